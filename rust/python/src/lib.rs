@@ -1,0 +1,28 @@
+//! `fraiseql_subs._core`: thin bindings over the engine. Convert, call, wake; no logic of its own.
+//!
+//! In reading order: [`core`] is the manager's native half, [`convert`] turns Python values into the engine's and back,
+//! [`wake`] brings work onto event loops, [`stream`] and [`socket`] are the two kinds of readers, [`calls`] and [`read`]
+//! run functions and read what they return.
+
+use pyo3::prelude::*;
+
+mod calls;
+mod convert;
+mod core;
+mod errors;
+mod read;
+mod runtime;
+mod socket;
+mod stream;
+mod wake;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<core::Schema>()?;
+    module.add_class::<core::Core>()?;
+    module.add_class::<stream::Subscription>()?;
+    module.add_class::<socket::Socket>()?;
+    module.add_class::<calls::Call>()?;
+    module.add_class::<calls::Generation>()?;
+    Ok(())
+}

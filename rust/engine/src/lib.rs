@@ -5,5 +5,6 @@
 pub mod error;
 pub mod event;
 pub mod limits;
+pub mod protocol;
 pub mod security;
 pub mod value;

@@ -1,0 +1,602 @@
+//! [graphql-transport-ws](https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md) as a machine without I/O: a
+//! frame, a tick or a decision comes in, at most one action goes out.
+//!
+//! It stands between a transport and the engine, one machine a connection. It owns no socket and no timer, reads no
+//! clock and calls no function: the transport hands it every frame and the time, and carries out the action before it
+//! hands in the next one. Whether an operation is valid or allowed is not known here; what it writes is, byte for byte.
+//!
+//! # Closing
+//! The first close is final, whoever decides it: no frame, tick or late decision after it has any effect.
+//!
+//! # Silence
+//! Until the ack the init time-out bounds a silent peer, the auth handler's time included. From the ack on a `ping` goes
+//! out `ping_interval` after the ack and after each answered ping; a peer whose `pong` has not come `pong_timeout` after
+//! it is gone. Only a `pong` is an answer, and one that is read before the tick counts, however late: a process that was
+//! busy does not close the connections of those who did answer.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{GraphQLError, code, errors_json};
+use crate::limits::Limits;
+use crate::value::{Object, Value, ValueError, write_string};
+
+/// The subprotocol that a client has to offer.
+pub const SUBPROTOCOL: &str = "graphql-transport-ws";
+
+/// What a connection may do, of [`Limits`].
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// From accept to ack.
+    pub init_timeout: Duration,
+    /// From the ack, and from each `pong`, to the next `ping`.
+    pub ping_interval: Duration,
+    /// From a `ping` to its `pong`.
+    pub pong_timeout: Duration,
+    /// The longest frame that is looked at.
+    pub max_message_bytes: usize,
+    /// Live operations; also what bounds the memory of ids.
+    pub max_operations: usize,
+}
+
+impl From<&Limits> for Settings {
+    fn from(limits: &Limits) -> Settings {
+        Settings {
+            init_timeout: limits.connection_init_timeout,
+            ping_interval: limits.ping_interval,
+            pong_timeout: limits.pong_timeout,
+            max_message_bytes: limits.max_message_bytes,
+            max_operations: limits.max_subscriptions_per_connection,
+        }
+    }
+}
+
+/// A frame of the client's. Text that is not UTF-8 has been refused (1007) before it gets here.
+#[derive(Clone, Copy, Debug)]
+pub enum Frame<'a> {
+    /// A text frame.
+    Text(&'a str),
+    /// A binary frame, whatever is in it.
+    Binary,
+}
+
+/// What the transport has to do now.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Send this text frame.
+    Send(String),
+    /// Ask the auth handler, with the payload of `connection_init` (`{}` where missing); then [`Protocol::acknowledge`]
+    /// or [`Protocol::refuse`].
+    Authenticate(Value),
+    /// Start this operation. It is live until [`Protocol::ended`] or [`Action::Complete`].
+    Subscribe(Subscribe),
+    /// The client has completed this operation: drop it and what waits for it. Nothing of it may be sent any more.
+    Complete(Arc<str>),
+    /// Close the socket; every operation has ended.
+    Close(Close),
+}
+
+/// An operation that a client asks for.
+#[derive(Debug, PartialEq)]
+pub struct Subscribe {
+    /// As the client sent it, never empty. This `Arc` is the operation's identity towards [`Protocol::ended`].
+    pub id: Arc<str>,
+    /// The document, not looked at yet.
+    pub query: String,
+    /// Which of the document's operations.
+    pub operation_name: Option<String>,
+    /// An object or null.
+    pub variables: Value,
+    /// `extensions.resume`.
+    pub resume: Resume,
+}
+
+/// What a subscribe wants to know of history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Nothing.
+    No,
+    /// `true`: a token in each `next`.
+    Ids,
+    /// `{"after": token}`: that, and first what came after this token.
+    After(String),
+}
+
+impl Resume {
+    /// Reads the value of `extensions.resume`; `None` where it is none of the forms.
+    fn read(value: &Value) -> Option<Resume> {
+        match value {
+            Value::Null | Value::Bool(false) => Some(Resume::No),
+            Value::Bool(true) => Some(Resume::Ids),
+            other => Some(Resume::After(other.get("after")?.as_str()?.to_owned())),
+        }
+    }
+}
+
+/// Why a socket is closed: a code and a reason that fits into a close frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    code: u16,
+    reason: Cow<'static, str>,
+}
+
+impl Close {
+    /// The server stops.
+    pub const GOING_AWAY: Close = Close::fixed(1001, "Going away");
+    /// A frame of more than `max_message_bytes`.
+    pub const MESSAGE_TOO_BIG: Close = Close::fixed(1009, "Message too big");
+    /// The server stops and will be back.
+    pub const SERVICE_RESTART: Close = Close::fixed(1012, "Service restart");
+    /// A reader too slow, under `overflow="disconnect"`.
+    pub const SLOW_CONSUMER: Close = Close::fixed(1013, "Slow consumer");
+    /// `max_connections` is reached.
+    pub const TOO_MANY_CONNECTIONS: Close = Close::fixed(1013, "Too many connections");
+    /// A subscribe before the ack.
+    pub const UNAUTHORIZED: Close = Close::fixed(4401, "Unauthorized");
+    /// The auth handler said no, or the viewer's rights have ended.
+    pub const FORBIDDEN: Close = Close::fixed(4403, "Forbidden");
+    /// The client does not offer [`SUBPROTOCOL`].
+    pub const SUBPROTOCOL_NOT_ACCEPTABLE: Close = Close::fixed(4406, "Subprotocol not acceptable");
+    /// No ack in time.
+    pub const INIT_TIMEOUT: Close = Close::fixed(4408, "Connection initialisation timeout");
+    /// No pong in time.
+    pub const PONG_TIMEOUT: Close = Close::fixed(4408, "Pong timeout");
+    /// A second `connection_init`.
+    pub const TOO_MANY_INITS: Close = Close::fixed(4429, "Too many initialisation requests");
+    /// Our own fault.
+    pub const INTERNAL_SERVER_ERROR: Close = Close::fixed(4500, "Internal server error");
+
+    /// The longest reason in bytes: a close frame holds 125, two of which are the code; kept one below for all clients.
+    pub const MAX_REASON: usize = 122;
+
+    /// A close with a reason, which is cut where it is too long.
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Close {
+        let mut reason = reason.into();
+        if reason.len() > Close::MAX_REASON {
+            reason = Cow::Owned(ellipsis(&reason, Close::MAX_REASON));
+        }
+        Close { code, reason }
+    }
+
+    /// The status code.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The reason, for people.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    const fn fixed(code: u16, reason: &'static str) -> Close {
+        assert!(reason.len() <= Close::MAX_REASON);
+        Close {
+            code,
+            reason: Cow::Borrowed(reason),
+        }
+    }
+
+    fn invalid(detail: &str) -> Close {
+        Close::new(4400, format!("Invalid message received: {detail}"))
+    }
+
+    fn already_exists(id: &str) -> Close {
+        let room = Close::MAX_REASON - "Subscriber for  already exists".len();
+        Close::new(4409, format!("Subscriber for {} already exists", ellipsis(id, room)))
+    }
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub struct Protocol {
+    settings: Settings,
+    phase: Phase,
+    /// When the phase ends by itself; of no meaning once closed.
+    deadline: Instant,
+    operations: HashSet<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Accepted; `connection_init` has not come.
+    Opened,
+    /// The auth handler is at work.
+    Authenticating,
+    /// Acknowledged; no `ping` of ours is unanswered.
+    Ready,
+    /// Acknowledged; a `pong` is due.
+    Pinged,
+    Closed,
+}
+
+impl Protocol {
+    /// The machine of a socket that has just been accepted.
+    pub fn new(settings: Settings, now: Instant) -> Protocol {
+        Protocol {
+            settings,
+            phase: Phase::Opened,
+            deadline: now + settings.init_timeout,
+            operations: HashSet::new(),
+        }
+    }
+
+    /// Takes the client's next frame.
+    pub fn receive(&mut self, frame: Frame<'_>, now: Instant) -> Option<Action> {
+        if self.phase == Phase::Closed {
+            return None;
+        }
+        if !self.is_acknowledged() && now >= self.deadline {
+            return self.tick(now);
+        }
+        let text = match frame {
+            Frame::Text(text) if text.len() <= self.settings.max_message_bytes => text,
+            Frame::Text(_) => return self.close(Close::MESSAGE_TOO_BIG),
+            Frame::Binary => return self.close(Close::invalid("binary frame")),
+        };
+        match Message::parse(text) {
+            Err(detail) => self.close(Close::invalid(detail)),
+            Ok(Message::ConnectionInit(payload)) if self.phase == Phase::Opened => {
+                self.phase = Phase::Authenticating;
+                Some(Action::Authenticate(payload))
+            }
+            Ok(Message::ConnectionInit(_)) => self.close(Close::TOO_MANY_INITS),
+            Ok(Message::Ping(payload)) => self.pong(&payload),
+            Ok(Message::Pong) => {
+                if self.phase == Phase::Pinged {
+                    self.enter(Phase::Ready, now + self.settings.ping_interval);
+                }
+                None
+            }
+            Ok(Message::Subscribe(request)) => self.subscribe(request),
+            Ok(Message::Complete(id)) => self.operations.take(&*id).map(Action::Complete),
+        }
+    }
+
+    /// The auth handler said yes; `payload`, a JSON object, goes into the ack. Without effect where nothing was asked.
+    pub fn acknowledge(&mut self, payload: Option<&str>, now: Instant) -> Option<Action> {
+        if self.phase != Phase::Authenticating {
+            return None;
+        }
+        if now >= self.deadline {
+            return self.tick(now);
+        }
+        self.enter(Phase::Ready, now + self.settings.ping_interval);
+        Some(Action::Send(message(None, "connection_ack", payload)))
+    }
+
+    /// The auth handler said no, or failed.
+    pub fn refuse(&mut self) -> Option<Action> {
+        self.close(Close::FORBIDDEN)
+    }
+
+    /// Does what is due at [`Protocol::deadline`]; before it, nothing.
+    pub fn tick(&mut self, now: Instant) -> Option<Action> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return None;
+        }
+        match self.phase {
+            Phase::Opened | Phase::Authenticating => self.close(Close::INIT_TIMEOUT),
+            Phase::Ready => {
+                self.enter(Phase::Pinged, now + self.settings.pong_timeout);
+                Some(Action::Send(message(None, "ping", None)))
+            }
+            Phase::Pinged => self.close(Close::PONG_TIMEOUT),
+            Phase::Closed => None,
+        }
+    }
+
+    /// When [`Protocol::tick`] wants to be called; `None` once closed. Every call may move it.
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.phase != Phase::Closed).then_some(self.deadline)
+    }
+
+    /// Closes for a reason that was decided elsewhere (also: the socket has gone). `None` where a close came before.
+    pub fn close(&mut self, close: Close) -> Option<Action> {
+        if self.phase == Phase::Closed {
+            return None;
+        }
+        self.phase = Phase::Closed;
+        self.operations = HashSet::new();
+        Some(Action::Close(close))
+    }
+
+    /// The engine has ended this operation. `true`: hand its `error` or `complete` to the socket now; its id is free
+    /// again. `false`: the client has completed it before, or the connection is closed; send nothing. A new operation
+    /// under the same id is another one, and not touched.
+    #[must_use]
+    pub fn ended(&mut self, id: &Arc<str>) -> bool {
+        let live = self.operations.get(id).is_some_and(|own| Arc::ptr_eq(own, id));
+        live && self.operations.remove(id)
+    }
+
+    /// Whether operations are allowed: after the ack and before the close.
+    pub fn is_acknowledged(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Pinged)
+    }
+
+    /// How many operations are live.
+    pub fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    fn enter(&mut self, phase: Phase, deadline: Instant) {
+        self.phase = phase;
+        self.deadline = deadline;
+    }
+
+    fn pong(&mut self, payload: &Value) -> Option<Action> {
+        let payload = (!payload.is_null()).then(|| payload.to_json());
+        let pong = message(None, "pong", payload.as_deref());
+        // The echo is as long as the ping, but for numbers such as 1e9, which are written out.
+        if pong.len() > self.settings.max_message_bytes {
+            return self.close(Close::MESSAGE_TOO_BIG);
+        }
+        Some(Action::Send(pong))
+    }
+
+    fn subscribe(&mut self, request: Request) -> Option<Action> {
+        if !self.is_acknowledged() {
+            return self.close(Close::UNAUTHORIZED);
+        }
+        if self.operations.contains(&*request.id) {
+            return self.close(Close::already_exists(&request.id));
+        }
+        let refused = |code, message| {
+            let errors = errors_json(&[GraphQLError::new(code, message)]);
+            Some(Action::Send(error(&request.id, &errors)))
+        };
+        if self.operations.len() >= self.settings.max_operations {
+            return refused(code::LIMIT_EXCEEDED, "Too many subscriptions on this connection");
+        }
+        let Some(resume) = Resume::read(&request.resume) else {
+            return refused(
+                code::BAD_USER_INPUT,
+                "extensions.resume must be a boolean or {\"after\": token}",
+            );
+        };
+        let id: Arc<str> = request.id.into();
+        self.operations.insert(Arc::clone(&id));
+        Some(Action::Subscribe(Subscribe {
+            id,
+            query: request.query,
+            operation_name: request.operation_name,
+            variables: request.variables,
+            resume,
+        }))
+    }
+}
+
+/// The head of an operation's `next` messages; its id is escaped once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHead(Box<str>);
+
+impl NextHead {
+    /// The head for an operation's id.
+    pub fn new(id: &str) -> NextHead {
+        let mut head = message(Some(id), "next", Some(""));
+        head.pop();
+        NextHead(head.into())
+    }
+
+    /// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
+    pub fn next(&self, body: &str, extensions: Option<&str>) -> String {
+        self.parts(body, extensions).concat()
+    }
+
+    /// The same as pieces to be joined, for who writes into a buffer of his own.
+    pub fn parts<'a>(&'a self, body: &'a str, extensions: Option<&'a str>) -> [&'a str; 6] {
+        let [body, key, extensions, end] = result(body, extensions);
+        [&self.0, body, key, extensions, end, "}"]
+    }
+}
+
+/// An ExecutionResult (JSON, not empty, without extensions of its own) with these extensions, as pieces to be joined.
+pub fn result<'a>(body: &'a str, extensions: Option<&'a str>) -> [&'a str; 4] {
+    match (extensions, body.strip_suffix('}')) {
+        (Some(extensions), Some(open)) => [open, ",\"extensions\":", extensions, "}"],
+        _ => [body, "", "", ""],
+    }
+}
+
+/// An `error` message; `errors` is a JSON array of GraphQL errors.
+pub fn error(id: &str, errors: &str) -> String {
+    message(Some(id), "error", Some(errors))
+}
+
+/// A `complete` message.
+pub fn complete(id: &str) -> String {
+    message(Some(id), "complete", None)
+}
+
+fn message(id: Option<&str>, kind: &str, payload: Option<&str>) -> String {
+    let length = id.map_or(0, str::len) + kind.len() + payload.map_or(0, str::len);
+    let mut out = String::with_capacity(length + r#"{"id":"","type":"","payload":}"#.len());
+    out.push('{');
+    if let Some(id) = id {
+        out.push_str("\"id\":");
+        write_string(id, &mut out);
+        out.push(',');
+    }
+    out.push_str("\"type\":\"");
+    out.push_str(kind);
+    out.push('"');
+    if let Some(payload) = payload {
+        out.push_str(",\"payload\":");
+        out.push_str(payload);
+    }
+    out.push('}');
+    out
+}
+
+/// A message as a client may send it.
+enum Message {
+    ConnectionInit(Value),
+    Ping(Value),
+    Pong,
+    Subscribe(Request),
+    Complete(Box<str>),
+}
+
+struct Request {
+    id: Box<str>,
+    query: String,
+    operation_name: Option<String>,
+    variables: Value,
+    resume: Value,
+}
+
+impl Message {
+    /// Reads a frame; else says what is wrong with it. Members that the protocol does not know are ignored.
+    fn parse(text: &str) -> Result<Message, &'static str> {
+        let mut message = match Value::parse(text.as_bytes()) {
+            Ok(Value::Object(message)) => message,
+            Ok(_) => return Err("not an object"),
+            Err(ValueError::Syntax(_)) => return Err("not JSON"),
+            Err(ValueError::Nul) => return Err("contains NUL"),
+            Err(ValueError::TooDeep) => return Err("nested too deep"),
+        };
+        let payload = take(&mut message, "payload");
+        let id = |message: &mut Object| match take(message, "id") {
+            Value::String(id) if !id.is_empty() => Ok(id),
+            _ => Err("id must be a non-empty string"),
+        };
+        match message.get("type").and_then(Value::as_str) {
+            Some("connection_init") => match object_or_null(payload, "payload must be an object")? {
+                Value::Null => Ok(Message::ConnectionInit(Value::Object(Object::default()))),
+                payload => Ok(Message::ConnectionInit(payload)),
+            },
+            Some("ping") => Ok(Message::Ping(object_or_null(payload, "payload must be an object")?)),
+            Some("pong") => object_or_null(payload, "payload must be an object").map(|_| Message::Pong),
+            Some("subscribe") => Request::read(id(&mut message)?, payload).map(Message::Subscribe),
+            Some("complete") => id(&mut message).map(Message::Complete),
+            Some(_) => Err("unknown type"),
+            None => Err("type must be a string"),
+        }
+    }
+}
+
+impl Request {
+    fn read(id: Box<str>, payload: Value) -> Result<Request, &'static str> {
+        let Value::Object(mut payload) = payload else {
+            return Err("payload must be an object");
+        };
+        let extensions = take(&mut payload, "extensions");
+        Ok(Request {
+            id,
+            query: match take(&mut payload, "query") {
+                Value::String(query) => query.into(),
+                _ => return Err("payload.query must be a string"),
+            },
+            operation_name: match take(&mut payload, "operationName") {
+                Value::Null => None,
+                Value::String(name) => Some(name.into()),
+                _ => return Err("payload.operationName must be a string"),
+            },
+            variables: object_or_null(take(&mut payload, "variables"), "payload.variables must be an object")?,
+            resume: match object_or_null(extensions, "payload.extensions must be an object")? {
+                Value::Object(mut extensions) => take(&mut extensions, "resume"),
+                _ => Value::Null,
+            },
+        })
+    }
+}
+
+/// A member, `null` where it is missing.
+fn take(object: &mut Object, key: &str) -> Value {
+    object.swap_remove(key).unwrap_or_default()
+}
+
+fn object_or_null(value: Value, otherwise: &'static str) -> Result<Value, &'static str> {
+    match value {
+        Value::Null | Value::Object(_) => Ok(value),
+        _ => Err(otherwise),
+    }
+}
+
+/// The text, or its beginning with an ellipsis, in at most `room` bytes.
+fn ellipsis(text: &str, room: usize) -> String {
+    if text.len() <= room {
+        return text.to_owned();
+    }
+    let room = room - '…'.len_utf8();
+    let end = text
+        .char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .take_while(|end| *end <= room)
+        .last();
+    format!("{}…", &text[..end.unwrap_or(0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_message_carries_the_escaped_id_and_the_body_as_it_is() {
+        let body = r#"{"data":{"n":1}}"#;
+        for (id, written) in [("1", r#""1""#), ("a\"b\\c\n", r#""a\"b\\c\n""#), ("é…🦀", r#""é…🦀""#)] {
+            let head = NextHead::new(id);
+            let expected = format!(r#"{{"id":{written},"type":"next","payload":{body}}}"#);
+            assert_eq!(head.next(body, None), expected);
+            assert_eq!(head.parts(body, None).concat(), expected);
+        }
+    }
+
+    #[test]
+    fn extensions_stand_before_the_last_brace_of_the_result() {
+        let extensions = r#"{"dropped":2}"#;
+        let body = r#"{"data":null,"errors":[{"message":"}"}]}"#;
+        let expected = r#"{"data":null,"errors":[{"message":"}"}],"extensions":{"dropped":2}}"#;
+        assert_eq!(result(body, Some(extensions)).concat(), expected);
+        assert_eq!(result(body, None).concat(), body);
+        assert_eq!(
+            NextHead::new("1").next(body, Some(extensions)),
+            format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#)
+        );
+    }
+
+    #[test]
+    fn error_and_complete_are_written_as_the_protocol_says() {
+        assert_eq!(
+            error("\u{1}", r#"[{"message":"no"}]"#),
+            r#"{"id":"\u0001","type":"error","payload":[{"message":"no"}]}"#
+        );
+        assert_eq!(complete("1"), r#"{"id":"1","type":"complete"}"#);
+    }
+
+    #[test]
+    fn a_message_is_written_without_growing_its_buffer() {
+        let text = message(Some("1"), "error", Some("[]"));
+        assert_eq!(text.capacity(), text.len());
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        for length in 80..130 {
+            for character in ["x", "é", "…", "🦀"] {
+                let id: String = character.repeat(length);
+                for close in [Close::already_exists(&id), Close::new(4000, id.clone())] {
+                    assert!(close.reason().len() <= Close::MAX_REASON, "{close:?}");
+                }
+            }
+        }
+        assert_eq!(Close::new(4000, "x".repeat(122)).reason(), "x".repeat(122));
+        assert_eq!(
+            Close::new(4000, "x".repeat(123)).reason(),
+            format!("{}…", "x".repeat(119))
+        );
+        assert_eq!(Close::already_exists(&"y".repeat(92)).reason().len(), Close::MAX_REASON);
+        assert!(
+            Close::already_exists(&"y".repeat(92))
+                .reason()
+                .ends_with("y already exists")
+        );
+        assert!(
+            Close::already_exists(&"y".repeat(93))
+                .reason()
+                .ends_with("y… already exists")
+        );
+    }
+}

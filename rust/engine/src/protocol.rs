@@ -249,7 +249,7 @@ impl Protocol {
                 }
                 None
             }
-            Ok(Message::Subscribe(request)) => self.subscribe(request),
+            Ok(Message::Subscribe(operation, resume)) => self.subscribe(operation, resume),
             Ok(Message::Complete(id)) => self.operations.take(&*id).map(Action::Complete),
         }
     }
@@ -336,35 +336,28 @@ impl Protocol {
         Some(Action::Send(pong))
     }
 
-    fn subscribe(&mut self, request: Request) -> Option<Action> {
+    fn subscribe(&mut self, operation: Subscribe, resume: Option<Resume>) -> Option<Action> {
         if !self.is_acknowledged() {
             return self.close(Close::UNAUTHORIZED);
         }
-        if self.operations.contains(&*request.id) {
-            return self.close(Close::already_exists(&request.id));
+        if self.operations.contains(&operation.id) {
+            return self.close(Close::already_exists(&operation.id));
         }
         let refused = |code, message| {
             let errors = errors_json(&[GraphQLError::new(code, message)]);
-            Some(Action::Send(error(&request.id, &errors)))
+            Some(Action::Send(error(&operation.id, &errors)))
         };
         if self.operations.len() >= self.settings.max_operations {
             return refused(code::LIMIT_EXCEEDED, "Too many subscriptions on this connection");
         }
-        let Some(resume) = Resume::read(&request.resume) else {
+        let Some(resume) = resume else {
             return refused(
                 code::BAD_USER_INPUT,
-                "extensions.resume must be a boolean or {\"after\": token}",
+                "extensions.resume is neither a boolean nor {\"after\": token}",
             );
         };
-        let id: Arc<str> = request.id.into();
-        self.operations.insert(Arc::clone(&id));
-        Some(Action::Subscribe(Subscribe {
-            id,
-            query: request.query,
-            operation_name: request.operation_name,
-            variables: request.variables,
-            resume,
-        }))
+        self.operations.insert(Arc::clone(&operation.id));
+        Some(Action::Subscribe(Subscribe { resume, ..operation }))
     }
 }
 
@@ -435,16 +428,9 @@ enum Message {
     ConnectionInit(Value),
     Ping(Value),
     Pong,
-    Subscribe(Request),
+    /// With what it asks of history; `None` where that cannot be read, which concerns this operation alone.
+    Subscribe(Subscribe, Option<Resume>),
     Complete(Box<str>),
-}
-
-struct Request {
-    id: Box<str>,
-    query: String,
-    operation_name: Option<String>,
-    variables: Value,
-    resume: Value,
 }
 
 impl Message {
@@ -457,34 +443,33 @@ impl Message {
             Err(ValueError::Nul) => return Err("contains NUL"),
             Err(ValueError::TooDeep) => return Err("nested too deep"),
         };
-        let payload = take(&mut message, "payload");
-        let id = |message: &mut Object| match take(message, "id") {
+        let (id, payload) = (take(&mut message, "id"), take(&mut message, "payload"));
+        let id = || match id {
             Value::String(id) if !id.is_empty() => Ok(id),
             _ => Err("id must be a non-empty string"),
         };
+        let payload_or_null = |payload| object_or_null(payload, "payload must be an object");
         match message.get("type").and_then(Value::as_str) {
-            Some("connection_init") => match object_or_null(payload, "payload must be an object")? {
+            Some("connection_init") => match payload_or_null(payload)? {
                 Value::Null => Ok(Message::ConnectionInit(Value::Object(Object::default()))),
                 payload => Ok(Message::ConnectionInit(payload)),
             },
-            Some("ping") => Ok(Message::Ping(object_or_null(payload, "payload must be an object")?)),
-            Some("pong") => object_or_null(payload, "payload must be an object").map(|_| Message::Pong),
-            Some("subscribe") => Request::read(id(&mut message)?, payload).map(Message::Subscribe),
-            Some("complete") => id(&mut message).map(Message::Complete),
+            Some("ping") => payload_or_null(payload).map(Message::Ping),
+            Some("pong") => payload_or_null(payload).map(|_| Message::Pong),
+            Some("subscribe") => Message::subscribe(id()?, payload),
+            Some("complete") => id().map(Message::Complete),
             Some(_) => Err("unknown type"),
             None => Err("type must be a string"),
         }
     }
-}
 
-impl Request {
-    fn read(id: Box<str>, payload: Value) -> Result<Request, &'static str> {
+    fn subscribe(id: Box<str>, payload: Value) -> Result<Message, &'static str> {
         let Value::Object(mut payload) = payload else {
             return Err("payload must be an object");
         };
         let extensions = take(&mut payload, "extensions");
-        Ok(Request {
-            id,
+        let operation = Subscribe {
+            id: id.into(),
             query: match take(&mut payload, "query") {
                 Value::String(query) => query.into(),
                 _ => return Err("payload.query must be a string"),
@@ -495,11 +480,11 @@ impl Request {
                 _ => return Err("payload.operationName must be a string"),
             },
             variables: object_or_null(take(&mut payload, "variables"), "payload.variables must be an object")?,
-            resume: match object_or_null(extensions, "payload.extensions must be an object")? {
-                Value::Object(mut extensions) => take(&mut extensions, "resume"),
-                _ => Value::Null,
-            },
-        })
+            resume: Resume::No,
+        };
+        let extensions = object_or_null(extensions, "payload.extensions must be an object")?;
+        let resume = Resume::read(extensions.get("resume").unwrap_or(&Value::Null));
+        Ok(Message::Subscribe(operation, resume))
     }
 }
 
@@ -520,13 +505,11 @@ fn ellipsis(text: &str, room: usize) -> String {
     if text.len() <= room {
         return text.to_owned();
     }
-    let room = room - '…'.len_utf8();
-    let end = text
-        .char_indices()
-        .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= room)
-        .last();
-    format!("{}…", &text[..end.unwrap_or(0)])
+    let mut end = room - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]

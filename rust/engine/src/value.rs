@@ -459,6 +459,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         // serde_json's only way to hand over a number is an object with this one key.
         if object.len() == 1
             && let Some(text) = object.get(NUMBER_KEY).and_then(Value::as_str)
+            // Anyone can write that key: what is no number stays an object, else its text would be JSON of its own.
+            && text.parse::<serde_json::Number>().is_ok()
         {
             return Ok(number(text));
         }

@@ -9,10 +9,10 @@
 //! The first close is final, whoever decides it: no frame, tick or late decision after it has any effect.
 //!
 //! # Silence
-//! Until the ack the init time-out bounds a silent peer, the auth handler's time included. From the ack on a `ping` goes
-//! out `ping_interval` after the ack and after each answered ping; a peer whose `pong` has not come `pong_timeout` after
-//! it is gone. Only a `pong` is an answer, and one that is read before the tick counts, however late: a process that was
-//! busy does not close the connections of those who did answer.
+//! Until the ack the init time-out bounds a silent peer, the auth handler's time included. From the ack on a `ping`
+//! goes out `ping_interval` after the ack and after each answered ping; a peer whose `pong` has not come `pong_timeout`
+//! after it is gone. Only a `pong` is an answer, and one that is read before the tick counts, however late: a process
+//! that was busy does not close the connections of those who did answer.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,0 +1,923 @@
+//! Predicates and the index against a naive model, as tables, and by what they allocate.
+
+use std::cmp::Ordering;
+
+use chrono::DateTime;
+use fraiseql_subs_engine::event::{Audience, Event};
+use fraiseql_subs_engine::index::{Condition, Index, Verdict};
+use fraiseql_subs_engine::predicate::{Bound, Expr, OperandKind, Predicate};
+use fraiseql_subs_engine::security::Viewer;
+use fraiseql_subs_engine::value::Value;
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+// ---- What stands around a predicate --------------------------------------------------------------------------------------
+
+fn argument_kind(name: &str, path: &[String]) -> Option<OperandKind> {
+    let path: Vec<_> = path.iter().map(String::as_str).collect();
+    match (name, path.as_slice()) {
+        ("id" | "ids", []) | ("filter", ["id"]) => Some(OperandKind::Id),
+        ("at" | "ats", []) => Some(OperandKind::DateTime),
+        ("any" | "filter", []) | ("filter", ["any"]) => Some(OperandKind::Json),
+        _ => None,
+    }
+}
+
+fn value(json: &Json) -> Value {
+    Value::parse(json.to_string().as_bytes()).unwrap()
+}
+
+fn event(event_type: &str, data: &Json, previous: Option<&Json>) -> Event {
+    Event {
+        id: "1".into(),
+        event_type: event_type.into(),
+        channel: "orders".into(),
+        audience: Audience::Tenant(None),
+        source: None,
+        published_at: DateTime::UNIX_EPOCH,
+        data: value(data),
+        size: 0,
+        previous: previous.map(value),
+        offset: 0,
+    }
+}
+
+fn viewer(fields: &Json) -> Viewer {
+    let expires_at = fields["expires_at"]
+        .as_str()
+        .map(|text| DateTime::parse_from_rfc3339(text).unwrap().to_utc());
+    let mut fields = fields.clone();
+    fields.as_object_mut().unwrap().remove("expires_at");
+    Viewer {
+        expires_at,
+        fields: value(&fields),
+        ..Viewer::default()
+    }
+}
+
+fn compile(expr: &Json) -> Result<Predicate, String> {
+    let expr: Expr = serde_json::from_str(&expr.to_string()).map_err(|error| error.to_string())?;
+    Predicate::compile(&expr, &argument_kind)
+}
+
+fn bind(expr: &Json, arguments: &Json, fields: &Json) -> Bound {
+    compile(expr).unwrap().bind(&value(arguments), &viewer(fields))
+}
+
+/// The truth of a predicate as the engine shows it: whether it, and its negation, are true.
+fn truth(expr: &Json, arguments: &Json, fields: &Json, data: &Json, previous: Option<&Json>) -> Option<bool> {
+    let event = event("e", data, previous);
+    let [yes, no] = [expr.clone(), json!(["~", expr])].map(|expr| bind(&expr, arguments, fields).holds(&event));
+    assert!(!(yes && no), "{expr}");
+    (yes || no).then_some(yes)
+}
+
+// ---- The model: the contract's sentences in the most obvious way ----------------------------------------------------------
+
+#[derive(Clone, Copy)]
+struct World<'a> {
+    arguments: &'a Json,
+    viewer: &'a Json,
+    data: &'a Json,
+    previous: Option<&'a Json>,
+}
+
+#[derive(Clone, Debug)]
+enum Model {
+    Null,
+    IllTyped,
+    Id(String),
+    Instant(DateTime<chrono::Utc>),
+    TypedList(Vec<Model>),
+    Typed(Json),
+}
+
+fn typed(kind: OperandKind, json: &Json) -> Model {
+    match (kind, json) {
+        (_, Json::Null) => Model::Null,
+        (OperandKind::Json, json) => Model::Typed(json.clone()),
+        (kind, Json::Array(items)) => Model::TypedList(items.iter().map(|item| typed(kind, item)).collect()),
+        (OperandKind::Id, json) => id_text(&Model::Typed(json.clone())).map_or(Model::IllTyped, Model::Id),
+        (OperandKind::DateTime, json) => instant(&Model::Typed(json.clone())).map_or(Model::IllTyped, Model::Instant),
+    }
+}
+
+fn id_text(model: &Model) -> Option<String> {
+    match model {
+        Model::Id(text) => Some(text.clone()),
+        Model::Typed(Json::String(text)) => Some(text.clone()),
+        Model::Typed(Json::Number(number)) => {
+            let text = number.to_string();
+            text.bytes()
+                .all(|byte| byte == b'-' || byte.is_ascii_digit())
+                .then_some(text)
+        }
+        _ => None,
+    }
+}
+
+fn instant(model: &Model) -> Option<DateTime<chrono::Utc>> {
+    match model {
+        Model::Instant(instant) => Some(*instant),
+        Model::Typed(Json::String(text)) => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
+        _ => None,
+    }
+}
+
+/// The value, whether it exists, and whether it is null.
+fn operand(operand: &Json, world: World<'_>) -> (Model, bool, bool) {
+    let keys = |path: &Json| -> Vec<String> { serde_json::from_value(path.clone()).unwrap() };
+    let walk = |root: Option<&Json>, path: &[String]| -> Option<Json> {
+        let mut at = root?.clone();
+        for key in path {
+            at = at.as_object()?.get(key)?.clone();
+        }
+        Some(at)
+    };
+    let present = |found: Option<Json>, kind| match found {
+        None => (Model::Null, false, false),
+        Some(Json::Null) => (Model::Null, true, true),
+        Some(json) => (typed(kind, &json), true, false),
+    };
+    match operand[0].as_str().unwrap() {
+        "data" => present(walk(Some(world.data), &keys(&operand[1])), OperandKind::Json),
+        "previous" => present(walk(world.previous, &keys(&operand[1])), OperandKind::Json),
+        "argument" => {
+            let (name, path) = (operand[1].as_str().unwrap(), keys(&operand[2]));
+            let root = world.arguments.get(name);
+            if root.is_none() && path.is_empty() {
+                return (Model::Null, false, true);
+            }
+            present(walk(root, &path), argument_kind(name, &path).unwrap())
+        }
+        "viewer" => {
+            let (name, path) = (operand[1].as_str().unwrap(), keys(&operand[2]));
+            let root = world.viewer.get(name);
+            if path.is_empty() && root.is_none_or(Json::is_null) {
+                return (Model::Null, false, true);
+            }
+            let kind = match name {
+                "user_id" | "tenant_id" => OperandKind::Id,
+                "expires_at" => OperandKind::DateTime,
+                _ => OperandKind::Json,
+            };
+            present(walk(root, &path), kind)
+        }
+        "literal" => present(Some(operand[1].clone()), OperandKind::Json),
+        "id" => present(Some(operand[1].clone()), OperandKind::Id),
+        "datetime" => present(Some(operand[1].clone()), OperandKind::DateTime),
+        "list" => {
+            let items = operand[1].as_array().unwrap();
+            (
+                Model::TypedList(items.iter().map(|item| self::operand(item, world).0).collect()),
+                true,
+                false,
+            )
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Thousandths, exactly: the numbers of these tests have at most three decimals and no exponent.
+fn thousandths(json: &Json) -> Option<i128> {
+    let Json::Number(number) = json else { return None };
+    let text = number.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    format!("{whole}{fraction:0<3}").parse().ok()
+}
+
+fn same_json(left: &Json, right: &Json) -> bool {
+    match (left, right) {
+        (Json::Number(_), Json::Number(_)) => thousandths(left) == thousandths(right),
+        (Json::Array(left), Json::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same_json(left, right))
+        }
+        (Json::Object(left), Json::Object(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .all(|(key, value)| right.get(key).is_some_and(|other| same_json(value, other)))
+        }
+        _ => left == right,
+    }
+}
+
+fn items(model: &Model) -> Option<Vec<Model>> {
+    match model {
+        Model::TypedList(items) => Some(items.clone()),
+        Model::Typed(Json::Array(items)) => Some(items.iter().map(|item| typed(OperandKind::Json, item)).collect()),
+        _ => None,
+    }
+}
+
+fn equal(left: &Model, right: &Model) -> Option<bool> {
+    use Model::{Id, IllTyped, Instant, Null, Typed, TypedList};
+    match (left, right) {
+        (Null | IllTyped, _) | (_, Null | IllTyped) => None,
+        (Typed(left), Typed(right)) => Some(same_json(left, right)),
+        (TypedList(_), _) | (_, TypedList(_)) => {
+            let (left, right) = (items(left)?, items(right)?);
+            if left.len() != right.len() {
+                return Some(false);
+            }
+            conjunction(left.iter().zip(&right).map(|(left, right)| match (left, right) {
+                (Null, Null) => Some(true),
+                (IllTyped, _) | (_, IllTyped) => None,
+                (Null, _) | (_, Null) => Some(false),
+                (left, right) => equal(left, right),
+            }))
+        }
+        (Instant(_), _) | (_, Instant(_)) => Some(instant(left)? == instant(right)?),
+        (Id(_), _) | (_, Id(_)) => Some(id_text(left)? == id_text(right)?),
+    }
+}
+
+fn order(left: &Model, right: &Model) -> Option<Ordering> {
+    use Model::{Id, Instant, Typed};
+    match (left, right) {
+        (Instant(_), _) | (_, Instant(_)) => Some(instant(left)?.cmp(&instant(right)?)),
+        (Id(_), _) | (_, Id(_)) => Some(id_text(left)?.cmp(&id_text(right)?)),
+        (Typed(Json::String(left)), Typed(Json::String(right))) => Some(left.chars().cmp(right.chars())),
+        (Typed(left), Typed(right)) => Some(thousandths(left)?.cmp(&thousandths(right)?)),
+        _ => None,
+    }
+}
+
+fn texts(left: &Model, right: &Model) -> Option<(String, String)> {
+    match (left, right) {
+        (Model::Id(_), _) | (_, Model::Id(_)) => Some((id_text(left)?, id_text(right)?)),
+        (Model::Typed(Json::String(left)), Model::Typed(Json::String(right))) => Some((left.clone(), right.clone())),
+        _ => None,
+    }
+}
+
+fn conjunction(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    truths.fold(Some(true), |all, one| match (all, one) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    })
+}
+
+fn disjunction(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    truths.fold(Some(false), |any, one| match (any, one) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    })
+}
+
+fn model(expr: &Json, world: World<'_>) -> Option<bool> {
+    let parts = || expr.as_array().unwrap()[1..].iter().map(move |part| model(part, world));
+    let value = |at: usize| operand(&expr[at], world).0;
+    let compare = |is: fn(Ordering) -> bool| order(&value(1), &value(2)).map(is);
+    let member = |item: &Model, list: &Model| disjunction(items(list)?.iter().map(|other| equal(other, item)));
+    match expr[0].as_str().unwrap() {
+        "&" => conjunction(parts()),
+        "|" => disjunction(parts()),
+        "~" => model(&expr[1], world).map(|truth| !truth),
+        "exists" => Some(operand(&expr[1], world).1),
+        "is_null" => Some(operand(&expr[1], world).2),
+        "==" => equal(&value(1), &value(2)),
+        "!=" => equal(&value(1), &value(2)).map(|truth| !truth),
+        "<" => compare(Ordering::is_lt),
+        "<=" => compare(Ordering::is_le),
+        ">" => compare(Ordering::is_gt),
+        ">=" => compare(Ordering::is_ge),
+        "is_in" => member(&value(1), &value(2)),
+        "contains" if items(&value(1)).is_some() => member(&value(2), &value(1)),
+        "contains" => texts(&value(1), &value(2)).map(|(text, part)| text.contains(&part)),
+        "startswith" => texts(&value(1), &value(2)).map(|(text, part)| text.starts_with(&part)),
+        "endswith" => texts(&value(1), &value(2)).map(|(text, part)| text.ends_with(&part)),
+        other => panic!("{other}"),
+    }
+}
+
+// ---- What is tried ---------------------------------------------------------------------------------------------------------
+
+fn scalar() -> impl Strategy<Value = Json> {
+    let number = |text: &str| serde_json::from_str::<Json>(text).unwrap();
+    prop::sample::select(vec![
+        Json::Null,
+        json!(true),
+        json!(1),
+        json!(1),
+        number("1.0"),
+        json!(42),
+        number("42.0"),
+        number("1.5"),
+        number("-0.0"),
+        json!(0),
+        json!(9_007_199_254_740_993_i64),
+        number("9007199254740992.0"),
+        number("18446744073709551616"),
+        json!("1"),
+        json!("42"),
+        json!("42"),
+        json!("18446744073709551616"),
+        json!("é"),
+        json!(""),
+        json!("2026-01-01T00:00:00Z"),
+        json!("2026-01-01T01:00:00.000+01:00"),
+        json!("2026-01-01T00:00:00"),
+        json!("2027-01-01T00:00:00Z"),
+    ])
+}
+
+fn any_json() -> impl Strategy<Value = Json> {
+    prop_oneof![
+        6 => scalar(),
+        2 => prop::collection::vec(scalar(), 0..4).prop_map(Json::from),
+        1 => prop::collection::vec(prop::collection::vec(scalar(), 0..2).prop_map(Json::from), 0..2).prop_map(Json::from),
+        1 => (scalar(), scalar()).prop_map(|(a, b)| json!({"a": a, "b": b})),
+        1 => scalar().prop_map(|b| json!({"b": b})),
+    ]
+}
+
+fn ids() -> impl Strategy<Value = Json> {
+    prop::sample::select(vec![
+        json!("1"),
+        json!("42"),
+        json!("é"),
+        json!("18446744073709551616"),
+        Json::Null,
+    ])
+}
+
+fn instants() -> impl Strategy<Value = Json> {
+    prop::sample::select(vec![
+        json!("2026-01-01T00:00:00Z"),
+        json!("2026-01-01T00:00:00"),
+        Json::Null,
+    ])
+}
+
+fn object(members: Vec<(&'static str, BoxedStrategy<Json>)>) -> BoxedStrategy<Json> {
+    let none = Just(serde_json::Map::new()).boxed();
+    let add = |object: BoxedStrategy<serde_json::Map<String, Json>>,
+               (name, value): (&'static str, BoxedStrategy<Json>)| {
+        let member = prop::option::weighted(0.75, value);
+        (object, member)
+            .prop_map(move |(mut object, member)| {
+                member.map(|member| object.insert(name.to_owned(), member));
+                object
+            })
+            .boxed()
+    };
+    members.into_iter().fold(none, add).prop_map(Json::Object).boxed()
+}
+
+fn arguments() -> BoxedStrategy<Json> {
+    let list = |items: BoxedStrategy<Json>| {
+        prop_oneof![
+            4 => prop::collection::vec(items, 0..3).prop_map(Json::from),
+            1 => Just(Json::Null)
+        ]
+    };
+    let filter = object(vec![("id", ids().boxed()), ("any", any_json().boxed())]);
+    object(vec![
+        ("id", ids().boxed()),
+        ("ids", list(ids().boxed()).boxed()),
+        ("at", instants().boxed()),
+        ("ats", list(instants().boxed()).boxed()),
+        ("any", any_json().boxed()),
+        ("filter", prop_oneof![3 => filter, 1 => Just(Json::Null)].boxed()),
+    ])
+}
+
+fn viewers() -> BoxedStrategy<Json> {
+    let expiry = prop_oneof![Just(json!("2026-01-01T00:00:00Z")), Just(Json::Null)];
+    let claims = object(vec![("a", any_json().boxed())]);
+    let roles = prop::collection::vec(ids(), 0..3).prop_map(|ids| ids.into_iter().filter(Json::is_string).collect());
+    (ids(), expiry, claims, roles)
+        .prop_map(|(user_id, expires_at, claims, roles): (_, _, _, Vec<Json>)| {
+            json!({"user_id": user_id, "tenant_id": null, "roles": roles, "permissions": [], "sources": null,
+                   "claims": claims, "expires_at": expires_at})
+        })
+        .boxed()
+}
+
+fn data() -> BoxedStrategy<Json> {
+    object(vec![("a", any_json().boxed()), ("b", scalar().boxed())])
+}
+
+fn place() -> impl Strategy<Value = Json> {
+    prop::sample::select(vec![
+        json!(["data", ["a"]]),
+        json!(["data", ["a"]]),
+        json!(["data", ["b"]]),
+        json!(["data", ["a", "b"]]),
+        json!(["data", []]),
+        json!(["previous", ["a"]]),
+    ])
+}
+
+fn constant() -> impl Strategy<Value = Json> {
+    let item = prop_oneof![
+        scalar().prop_map(|json| json!(["literal", json])),
+        ids()
+            .prop_filter("a literal", Json::is_string)
+            .prop_map(|id| json!(["id", id])),
+        Just(json!(["datetime", "2026-01-01T00:00:00+00:00"])),
+    ];
+    let references = prop::sample::select(vec![
+        json!(["argument", "id", []]),
+        json!(["argument", "ids", []]),
+        json!(["argument", "at", []]),
+        json!(["argument", "ats", []]),
+        json!(["argument", "any", []]),
+        json!(["argument", "filter", ["id"]]),
+        json!(["argument", "filter", ["any"]]),
+        json!(["viewer", "user_id", []]),
+        json!(["viewer", "tenant_id", []]),
+        json!(["viewer", "roles", []]),
+        json!(["viewer", "sources", []]),
+        json!(["viewer", "expires_at", []]),
+        json!(["viewer", "claims", ["a"]]),
+    ]);
+    prop_oneof![
+        3 => references,
+        2 => any_json().prop_map(|json| json!(["literal", json])),
+        1 => prop::collection::vec(item.clone(), 0..3).prop_map(|items| json!(["list", items])),
+        2 => item,
+    ]
+}
+
+fn expr() -> impl Strategy<Value = Json> {
+    let side = || prop_oneof![place(), constant()];
+    let tests = vec![
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "!=",
+        "is_in",
+        "contains",
+        "startswith",
+        "endswith",
+    ];
+    let leaf = prop_oneof![
+        5 => (place(), constant()).prop_map(|(left, right)| json!(["==", left, right])),
+        1 => (constant(), side()).prop_map(|(left, right)| json!(["==", left, right])),
+        2 => (place(), constant()).prop_map(|(left, right)| json!(["is_in", left, right])),
+        4 => (prop::sample::select(tests), side(), side()).prop_map(|(test, left, right)| json!([test, left, right])),
+        1 => (prop::sample::select(vec!["exists", "is_null"]), side()).prop_map(|(test, side)| json!([test, side])),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            4 => prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| [vec![json!("&")], parts].concat().into()),
+            3 => prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| [vec![json!("|")], parts].concat().into()),
+            1 => inner.prop_map(|part| json!(["~", part])),
+        ]
+    })
+}
+
+fn types() -> impl Strategy<Value = Option<Vec<String>>> {
+    let name = prop::sample::select(vec!["e".to_owned(), "f".to_owned(), "g".to_owned()]);
+    prop::option::of(prop::collection::vec(name, 0..3))
+}
+
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: default.cases.max(1000),
+        failure_persistence: None,
+        ..default
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_predicate_is_what_the_model_says(
+        expr in expr(), arguments in arguments(), fields in viewers(), data in data(), previous in prop::option::of(data()),
+    ) {
+        let previous = previous.as_ref();
+        let expected = model(&expr, World { arguments: &arguments, viewer: &fields, data: &data, previous });
+        prop_assert_eq!(truth(&expr, &arguments, &fields, &data, previous), expected);
+    }
+
+    #[test]
+    fn the_index_finds_what_a_scan_finds(
+        declared in prop::collection::vec((types(), prop::option::of(expr()), prop::option::of(expr()), arguments()), 1..12),
+        fields in viewers(),
+        events in prop::collection::vec((data(), prop::option::of(data())), 1..6),
+        kept in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let mut index = Index::default();
+        let mut conditions: Vec<Condition> = Vec::new();
+        for (types, where_, rows, arguments) in &declared {
+            let [where_, rows] = [where_, rows].map(|expr| expr.as_ref().map(|expr| bind(expr, arguments, &fields)));
+            let condition = Condition::new(types.as_deref(), where_, rows);
+            if index.get(condition.key()).is_none() {
+                index.insert(&condition, conditions.len());
+                conditions.push(condition);
+            }
+        }
+        for (at, condition) in conditions.iter().enumerate() {
+            if !kept[at] {
+                prop_assert_eq!(index.remove(condition.key()), Some(at));
+                prop_assert_eq!(index.remove(condition.key()), None);
+            }
+        }
+        for (data, previous) in &events {
+            let event = event("e", data, previous.as_ref());
+            let (mut scanned, mut by_rows) = (Vec::new(), 0);
+            for (at, condition) in conditions.iter().enumerate().filter(|(at, _)| kept[*at]) {
+                match condition.judge(&event) {
+                    Verdict::Match => {
+                        prop_assert!(!condition.is_never());
+                        scanned.push(at);
+                    }
+                    Verdict::Rows => by_rows += 1,
+                    Verdict::EventType | Verdict::Where => {}
+                }
+            }
+            let mut found = Vec::new();
+            let filtered = index.matches(&event, |at| found.push(*at));
+            found.sort_unstable();
+            prop_assert_eq!(found, scanned);
+            prop_assert!(filtered <= by_rows);
+        }
+        for condition in &conditions {
+            index.remove(condition.key());
+        }
+        prop_assert!(index.is_empty());
+    }
+}
+
+// ---- Sentences of the contract, one line each ----------------------------------------------------------------------------
+
+const YES: Option<bool> = Some(true);
+const NO: Option<bool> = Some(false);
+const UNKNOWN: Option<bool> = None;
+
+fn check(rows: &[(Json, Json, Option<bool>)]) {
+    let arguments =
+        json!({"id": "42", "ids": ["1", "2"], "at": "2026-01-01T00:00:00Z", "naive": null, "filter": {"any": null}});
+    let fields = json!({"user_id": "7", "tenant_id": null, "roles": ["a"], "permissions": [], "sources": null,
+                        "claims": {"none": null}, "expires_at": null});
+    for (expr, data, expected) in rows {
+        assert_eq!(
+            truth(expr, &arguments, &fields, data, None),
+            *expected,
+            "{expr} of {data}"
+        );
+        let world = World {
+            arguments: &arguments,
+            viewer: &fields,
+            data,
+            previous: None,
+        };
+        assert_eq!(model(expr, world), *expected, "the model: {expr} of {data}");
+    }
+}
+
+#[test]
+fn ids_compare_as_text_with_strings_and_integers() {
+    let id = |test: &str| json!([test, ["data", ["id"]], ["argument", "id", []]]);
+    let uuid = json!(["==", ["data", ["id"]], ["id", "0b9c7c1e-0000-4000-8000-00000000000a"]]);
+    check(&[
+        (id("=="), json!({"id": 42}), YES),
+        (id("=="), json!({"id": "42"}), YES),
+        (id("=="), json!({"id": "042"}), NO),
+        (id("=="), json!({"id": 42.0}), UNKNOWN),
+        (id("!="), json!({"id": 42.0}), UNKNOWN),
+        (id("=="), json!({"id": true}), UNKNOWN),
+        (id("=="), json!({"id": null}), UNKNOWN),
+        (id("=="), json!({}), UNKNOWN),
+        (id("!="), json!({}), UNKNOWN),
+        (id("<"), json!({"id": 5}), NO),
+        (id(">"), json!({"id": 5}), YES),
+        (uuid.clone(), json!({"id": "0b9c7c1e-0000-4000-8000-00000000000a"}), YES),
+        (uuid, json!({"id": "0B9C7C1E-0000-4000-8000-00000000000A"}), NO),
+        (
+            json!(["==", ["data", ["id"]], ["viewer", "tenant_id", []]]),
+            json!({"id": "1"}),
+            UNKNOWN,
+        ),
+        (json!(["==", ["viewer", "user_id", []], ["literal", 7]]), json!({}), YES),
+        (
+            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
+            json!({"ids": [1, "2"]}),
+            YES,
+        ),
+        (
+            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
+            json!({"ids": [1, 2.0]}),
+            UNKNOWN,
+        ),
+        (
+            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
+            json!({"ids": [2.0, 3]}),
+            NO,
+        ),
+        (
+            json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]),
+            json!({"id": 2}),
+            YES,
+        ),
+        (
+            json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]),
+            json!({"id": 2.0}),
+            UNKNOWN,
+        ),
+        (
+            json!(["contains", ["data", ["ids"]], ["argument", "id", []]]),
+            json!({"ids": ["x", 42]}),
+            YES,
+        ),
+        (
+            json!(["contains", ["data", ["ids"]], ["argument", "id", []]]),
+            json!({"ids": ["x", null]}),
+            UNKNOWN,
+        ),
+    ]);
+}
+
+#[test]
+fn all_else_is_typed_json() {
+    let big: Json = serde_json::from_str("18446744073709551617").unwrap();
+    let is = |literal: Json| json!(["==", ["data", ["x"]], ["literal", literal]]);
+    check(&[
+        (is(json!(1)), json!({"x": 1.0}), YES),
+        (is(json!(1)), json!({"x": "1"}), NO),
+        (is(json!(1)), json!({"x": true}), NO),
+        (
+            is(json!(9_007_199_254_740_993_i64)),
+            json!({"x": 9_007_199_254_740_992_i64}),
+            NO,
+        ),
+        (is(big.clone()), json!({"x": big}), YES),
+        (is(big), json!({"x": 18_446_744_073_709_551_615_u64}), NO),
+        (
+            is(json!({"a": 1, "b": [null]})),
+            json!({"x": {"b": [null], "a": 1.0}}),
+            YES,
+        ),
+        (is(json!([1, 2])), json!({"x": [2, 1]}), NO),
+        (json!(["<", ["data", ["x"]], ["literal", "b"]]), json!({"x": "a"}), YES),
+        (
+            json!(["<", ["literal", "\u{ffff}"], ["data", ["x"]]]),
+            json!({"x": "\u{10000}"}),
+            YES,
+        ),
+        (
+            json!(["<", ["data", ["x"]], ["literal", "b"]]),
+            json!({"x": 1}),
+            UNKNOWN,
+        ),
+        (
+            json!(["<=", ["data", ["x"]], ["literal", true]]),
+            json!({"x": true}),
+            UNKNOWN,
+        ),
+        (
+            json!(["<=", ["data", ["x"]], ["literal", [1]]]),
+            json!({"x": [1]}),
+            UNKNOWN,
+        ),
+        (
+            json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]),
+            json!({"x": 1}),
+            YES,
+        ),
+        (
+            json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]),
+            json!({"x": 2}),
+            UNKNOWN,
+        ),
+        (json!(["is_in", ["data", ["x"]], ["literal", []]]), json!({}), NO),
+        (
+            json!(["is_in", ["data", ["x"]], ["viewer", "sources", []]]),
+            json!({"x": 1}),
+            UNKNOWN,
+        ),
+        (
+            json!(["is_in", ["literal", "a"], ["viewer", "roles", []]]),
+            json!({}),
+            YES,
+        ),
+        (
+            json!(["contains", ["data", ["x"]], ["literal", "b"]]),
+            json!({"x": "abc"}),
+            YES,
+        ),
+        (
+            json!(["contains", ["data", ["x"]], ["literal", 1]]),
+            json!({"x": "1"}),
+            UNKNOWN,
+        ),
+        (
+            json!(["contains", ["data", ["x"]], ["literal", 1]]),
+            json!({"x": [2, 1.0]}),
+            YES,
+        ),
+        (
+            json!(["startswith", ["data", ["x"]], ["literal", "a"]]),
+            json!({"x": "abc"}),
+            YES,
+        ),
+        (
+            json!(["endswith", ["data", ["x"]], ["literal", "a"]]),
+            json!({"x": 1}),
+            UNKNOWN,
+        ),
+    ]);
+}
+
+#[test]
+fn datetimes_compare_as_instants() {
+    let at = |test: &str| json!([test, ["data", ["at"]], ["datetime", "2026-01-01T00:00:00+00:00"]]);
+    check(&[
+        (at("=="), json!({"at": "2026-01-01T01:00:00.000+01:00"}), YES),
+        (at("=="), json!({"at": "2026-01-01T00:00:00.000001Z"}), NO),
+        (at("<"), json!({"at": "2025-12-31T23:59:59.999999Z"}), YES),
+        (at("!="), json!({"at": "2026-01-01T00:00:00"}), UNKNOWN),
+        (at("!="), json!({"at": 0}), UNKNOWN),
+        (
+            json!(["==", ["data", ["at"]], ["argument", "at", []]]),
+            json!({"at": "2025-12-31T23:00:00-01:00"}),
+            YES,
+        ),
+        (
+            json!(["==", ["data", ["at"]], ["literal", "2026-01-01T00:00:00Z"]]),
+            json!({"at": "2026-01-01T01:00:00+01:00"}),
+            NO,
+        ),
+        (
+            json!(["<", ["data", ["at"]], ["viewer", "expires_at", []]]),
+            json!({"at": "2026-01-01T01:00:00Z"}),
+            UNKNOWN,
+        ),
+        (
+            json!(["==", ["argument", "id", []], ["datetime", "2026-01-01T00:00:00Z"]]),
+            json!({}),
+            UNKNOWN,
+        ),
+    ]);
+    assert!(compile(&json!(["<", ["data", ["at"]], ["datetime", "2026-01-01T00:00:00"]])).is_err());
+}
+
+#[test]
+fn presence_is_never_unknown() {
+    let mut rows = Vec::new();
+    let mut both = |operand: Json, data: Json, exists, is_null| {
+        rows.push((json!(["exists", operand]), data.clone(), Some(exists)));
+        rows.push((json!(["is_null", operand]), data, Some(is_null)));
+    };
+    both(json!(["data", ["a"]]), json!({}), false, false);
+    both(json!(["data", ["a"]]), json!({"a": null}), true, true);
+    both(json!(["data", ["a"]]), json!({"a": 1}), true, false);
+    both(json!(["data", ["a", "b"]]), json!({"a": null}), false, false);
+    both(json!(["data", ["a", "b"]]), json!({"a": [1]}), false, false);
+    both(json!(["previous", ["a"]]), json!({"a": 1}), false, false);
+    both(json!(["argument", "any", []]), json!({}), false, true);
+    both(json!(["argument", "id", []]), json!({}), true, false);
+    both(json!(["argument", "filter", ["id"]]), json!({}), false, false);
+    both(json!(["argument", "filter", ["any"]]), json!({}), true, true);
+    both(json!(["viewer", "tenant_id", []]), json!({}), false, true);
+    both(json!(["viewer", "expires_at", []]), json!({}), false, true);
+    both(json!(["viewer", "user_id", []]), json!({}), true, false);
+    both(json!(["viewer", "claims", ["none"]]), json!({}), true, true);
+    both(json!(["viewer", "claims", ["other"]]), json!({}), false, false);
+    check(&rows);
+}
+
+#[test]
+fn unknown_names_are_refused() {
+    let error = |expr: Json| compile(&expr).unwrap_err();
+    assert_eq!(
+        error(json!(["==", ["data", ["id"]], ["argument", "ide", []]])),
+        "unknown argument \"ide\""
+    );
+    assert_eq!(
+        error(json!(["exists", ["argument", "filter", ["x"]]])),
+        "unknown argument \"filter.x\""
+    );
+    assert_eq!(
+        error(json!(["exists", ["viewer", "user", []]])),
+        "unknown viewer field \"user\""
+    );
+    assert_eq!(
+        error(json!(["exists", ["viewer", "user_id", ["x"]]])),
+        "unknown viewer field \"user_id.x\""
+    );
+    assert_eq!(
+        error(json!(["matches", ["data", ["x"]]])),
+        "unknown predicate [\"matches\",[\"data\",[\"x\"]]]"
+    );
+}
+
+#[test]
+fn conditions_fold_and_share_a_key() {
+    let none = json!({"user_id": null, "claims": {}});
+    let condition = |expr: &Json, arguments: &Json| Condition::new(None, Some(bind(expr, arguments, &none)), None);
+    let id = json!(["==", ["data", ["id"]], ["argument", "id", []]]);
+    let optional = json!(["|", ["is_null", ["argument", "id", []]], id]);
+    assert_eq!(
+        condition(&optional, &json!({})).key(),
+        Condition::new(None, None, None).key()
+    );
+    assert_eq!(
+        condition(&optional, &json!({"id": "1"})).key(),
+        condition(&id, &json!({"id": "1"})).key()
+    );
+    assert_ne!(
+        condition(&id, &json!({"id": "1"})).key(),
+        condition(&id, &json!({"id": "2"})).key()
+    );
+    assert!(condition(&id, &json!({})).is_never());
+    assert!(condition(&json!(["~", id]), &json!({})).is_never());
+    let [a, b] = [1, 2].map(|n| json!(["==", ["data", ["x"]], ["literal", n]]));
+    assert!(condition(&json!(["&", a, b]), &json!({})).is_never());
+    assert_eq!(
+        condition(&json!(["|", a, b]), &json!({})).key(),
+        condition(&json!(["|", b, ["|", a, b]]), &json!({})).key()
+    );
+    assert_eq!(
+        condition(&json!(["~", ["&", a, b]]), &json!({})).key(),
+        condition(&json!(["|", ["~", a], ["~", b]]), &json!({})).key()
+    );
+}
+
+// ---- What it costs -----------------------------------------------------------------------------------------------------
+
+/// Conditions of several shapes, none of which matches `{"id": "none", "n": 5.5, …}`.
+fn conditions(groups: usize) -> Vec<Condition> {
+    let optional = |test: &str, name: &str, operand: Json| json!([test, ["data", [name]], operand]);
+    let argument = json!(["argument", "id", []]);
+    let shapes = [
+        json!([
+            "&",
+            optional("==", "id", argument.clone()),
+            optional("<", "n", json!(["literal", 3]))
+        ]),
+        json!([
+            "&",
+            optional("==", "n", json!(["argument", "any", []])),
+            optional("==", "id", argument.clone())
+        ]),
+        json!([
+            "&",
+            optional("<", "n", json!(["argument", "any", []])),
+            optional("startswith", "n", argument.clone())
+        ]),
+        optional("is_in", "at", json!(["argument", "ats", []])),
+        optional("contains", "tags", argument),
+    ];
+    let condition = |group: usize| {
+        let at = format!("2026-01-01T00:{:02}:{:02}Z", group / 60 % 60, group % 60);
+        let arguments = json!({"id": group.to_string(), "any": -(group as i64), "ats": [at]});
+        let where_ = bind(&shapes[group % shapes.len()], &arguments, &json!({}));
+        let types = ["e".to_owned(), format!("type{group}")];
+        Condition::new(Some(&types), Some(where_), None)
+    };
+    (0..groups).map(condition).collect()
+}
+
+fn filled(groups: usize) -> Index<usize> {
+    let mut index = Index::default();
+    for (group, condition) in conditions(groups).iter().enumerate() {
+        index.insert(condition, group);
+    }
+    index
+}
+
+#[test]
+fn an_event_that_matches_nothing_allocates_nothing() {
+    let data = json!({"id": 99_999_999, "n": 5.5, "at": "2030-01-01T01:00:00+01:00", "tags": ["x", 1, null]});
+    let event = event("e", &data, None);
+    let [few, many] = [10, 10_000].map(|groups| {
+        let index = filled(groups);
+        assert_eq!(index.len(), groups);
+        let mut found = 0;
+        let cost = allocation_counter::measure(|| {
+            index.matches(&event, |_| found += 1);
+        });
+        assert_eq!(found, 0);
+        cost.count_total
+    });
+    assert_eq!((few, many), (0, 0));
+    let hit = self::event("e", &json!({"id": 10, "n": 1}), None);
+    let mut found = Vec::new();
+    filled(10_000).matches(&hit, |group| found.push(*group));
+    assert_eq!(found, [10]);
+}
+
+#[test]
+fn removing_leaves_nothing_behind() {
+    let conditions = conditions(1000);
+    let mut index = Index::default();
+    let cost = allocation_counter::measure(|| {
+        for (group, condition) in conditions.iter().enumerate() {
+            index.insert(condition, group);
+        }
+        for (group, condition) in conditions.iter().enumerate() {
+            assert_eq!(index.remove(condition.key()), Some(group));
+        }
+    });
+    // The list of shapes is empty and keeps its room.
+    assert!(index.is_empty() && cost.count_current <= 1, "{cost:?}");
+}

@@ -34,7 +34,7 @@ pub mod code {
 }
 
 /// One step of an error's path: a response key or a list index.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathStep {
     /// A response key.
     Key(Box<str>),
@@ -159,6 +159,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// A request that is wrong in one way.
+    pub fn request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Rejection {
+        Rejection::Request(vec![GraphQLError::new(code, message)])
+    }
+
     /// The errors as a client sees them.
     pub fn errors(&self) -> Vec<GraphQLError> {
         let code = match self {

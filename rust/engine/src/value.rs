@@ -204,7 +204,8 @@ impl Value {
         }
     }
 
-    fn has_nul(&self) -> bool {
+    /// Whether a NUL stands anywhere in it.
+    pub fn has_nul(&self) -> bool {
         match self {
             Value::String(text) => text.contains('\0'),
             Value::List(items) => items.iter().any(Value::has_nul),
@@ -223,6 +224,10 @@ impl PartialEq for Value {
             (Bool(a), Bool(b)) => a == b,
             (Int(a), Int(b)) => a == b,
             (Float(a), Float(b)) => a == b,
+            // Below 2^53 the conversion is exact, and above it no integer can meet such a float.
+            (Int(int), Float(float)) | (Float(float), Int(int)) if float.abs() < 9_007_199_254_740_992.0 => {
+                *int as f64 == *float
+            }
             (String(a), String(b)) => a == b,
             (List(a), List(b)) => a == b,
             (Object(a), Object(b)) => a == b,

@@ -1,0 +1,392 @@
+//! From a request's text to an [`Operation`] that may be started: parsed and validated once per distinct text, its variables
+//! coerced, its selection compiled, its permissions asked. An invalid operation cannot exist. Nothing is subscribed here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use apollo_compiler::Node;
+use apollo_compiler::executable;
+use apollo_compiler::introspection;
+use apollo_compiler::request::RequestError;
+use apollo_compiler::validation::Valid;
+use parking_lot::Mutex;
+
+use crate::coerce;
+use crate::document::{Document, ONLY_SUBSCRIPTIONS, Positions};
+use crate::error::{GraphQLError, Rejection, code};
+use crate::limits::Limits;
+use crate::plan::Plan;
+use crate::schema::{Field, Guard, Schema};
+use crate::security::Viewer;
+use crate::value::{Object, Value};
+
+/// Documents kept, and about how many bytes of memory they may take.
+const MAX_DOCUMENTS: usize = 1_000;
+const MAX_WEIGHT: usize = 64 * 1024 * 1024;
+
+/// Keys of plans that are no longer in use are let go when a document has more bytes of keys than this.
+const PLAN_KEYS: usize = 16 * 1024;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The document's text.
+    pub query: &'a str,
+    /// Which of its operations.
+    pub operation_name: Option<&'a str>,
+    /// An object or null.
+    pub variables: &'a Value,
+    /// Whether `__schema` and `__type` are answered.
+    pub introspection: bool,
+}
+
+/// A subscription that may be started.
+#[derive(Debug)]
+pub struct Operation {
+    /// The root field.
+    pub field: Arc<Field>,
+    /// Its arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Equal for equal arguments.
+    pub arguments_key: Arc<str>,
+    /// The same `Arc` for all operations whose results look alike.
+    pub plan: Arc<Plan>,
+    /// Where its events are published; empty for a generator.
+    pub channel: String,
+}
+
+/// What becomes of a request that is not rejected.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It may be started.
+    Subscription(Operation),
+    /// The ExecutionResult, as JSON, of a query for introspection.
+    Answer(String),
+}
+
+/// The documents that clients have sent: a bounded cache by their text. Shared by all threads.
+#[derive(Debug)]
+pub struct Documents {
+    schema: Arc<Schema>,
+    limits: Limits,
+    cache: Mutex<Cache>,
+    parses: AtomicU64,
+}
+
+impl Documents {
+    /// An empty cache.
+    pub fn new(schema: Arc<Schema>, limits: &Limits) -> Documents {
+        Documents {
+            schema,
+            limits: limits.clone(),
+            cache: Mutex::default(),
+            parses: AtomicU64::new(0),
+        }
+    }
+
+    /// Decides whether a request may be started, and with what.
+    pub fn admit(&self, request: &Request<'_>, viewer: &Viewer) -> Result<Admitted, Rejection> {
+        let known = self.document(request)?;
+        let document = &known.document.executable;
+        let operation = find(document, request.operation_name)?;
+        if operation.is_subscription() {
+            return self
+                .subscription(request, viewer, &known, operation)
+                .map(Admitted::Subscription);
+        }
+        if !operation.is_introspection(document) {
+            return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));
+        }
+        self.introspect(request, document, operation).map(Admitted::Answer)
+    }
+
+    /// How many texts were parsed.
+    pub fn parses(&self) -> u64 {
+        self.parses.load(Ordering::Relaxed)
+    }
+
+    fn document(&self, request: &Request<'_>) -> Result<Arc<Known>, Rejection> {
+        if let Some(known) = self.cache.lock().get(request.query) {
+            return Ok(known);
+        }
+        // Two threads may parse the same text; that costs less than all of them waiting for one.
+        self.parses.fetch_add(1, Ordering::Relaxed);
+        let document = Document::parse(&self.schema, &self.limits, request.query, request.operation_name)?;
+        let known = Arc::new(Known {
+            document,
+            plans: Mutex::default(),
+        });
+        // Only valid documents are kept: whoever sends nonsense pushes nobody's document out.
+        Ok(self.cache.lock().insert(request.query, known))
+    }
+
+    fn subscription(
+        &self,
+        request: &Request<'_>,
+        viewer: &Viewer,
+        known: &Known,
+        operation: &Node<executable::Operation>,
+    ) -> Result<Operation, Rejection> {
+        let (schema, document) = (&*self.schema, &known.document.executable);
+        let root = operation.root_fields(document).next();
+        let served = root.and_then(|root| Some((root, schema.fields.get(root.name.as_str())?)));
+        let (root, field) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
+        // Whoever may not subscribe learns nothing about the arguments.
+        let type_name = operation.object_type();
+        if schema
+            .guard(type_name, &field.name)
+            .is_some_and(|guard| !is_permitted(viewer, guard))
+        {
+            return Err(Rejection::Forbidden);
+        }
+        let variables = self.variables(request, document, operation)?;
+        let coordinate = format!("{type_name}.{}", field.name);
+        let arguments = coerce::arguments(schema, &field.definition, &coordinate, root, document, &variables);
+        let arguments = Value::Object(arguments.map_err(Rejection::Request)?);
+        let channel = match &field.channel {
+            Some(channel) => channel
+                .render(&arguments)
+                .map_err(|rejection| located(rejection, document, root))?,
+            None => String::new(),
+        };
+        Ok(Operation {
+            field: Arc::clone(field),
+            arguments_key: arguments.canonical().into(),
+            arguments: Arc::new(arguments),
+            plan: known.plan(schema, field, operation, &variables, viewer)?,
+            channel,
+        })
+    }
+
+    fn variables(
+        &self,
+        request: &Request<'_>,
+        document: &Valid<executable::ExecutableDocument>,
+        operation: &executable::Operation,
+    ) -> Result<Object, Rejection> {
+        if !matches!(request.variables, Value::Null | Value::Object(_)) {
+            return Err(Rejection::request(code::BAD_USER_INPUT, "Variables must be an object."));
+        }
+        coerce::variables(&self.schema, operation, document, request.variables).map_err(Rejection::Request)
+    }
+
+    fn introspect(
+        &self,
+        request: &Request<'_>,
+        document: &Valid<executable::ExecutableDocument>,
+        operation: &Node<executable::Operation>,
+    ) -> Result<String, Rejection> {
+        let refused = |field: &&Node<executable::Field>| field.name != "__typename";
+        if let Some(field) = operation
+            .root_fields(document)
+            .find(refused)
+            .filter(|_| !request.introspection)
+        {
+            let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
+            return Err(located(
+                Rejection::request(code::VALIDATION_FAILED, message),
+                document,
+                field,
+            ));
+        }
+        let fault = |error: RequestError| {
+            let mut located = GraphQLError::new(code::LIMIT_EXCEEDED, error.message().to_string());
+            located.locations.extend(Positions::new(document).at(error.location()));
+            Rejection::Request(vec![located])
+        };
+        introspection::check_max_depth(document, operation).map_err(fault)?;
+        let variables = Value::Object(self.variables(request, document, operation)?).to_json();
+        let internal = |error: serde_json::Error| Rejection::request(code::INTERNAL_SERVER_ERROR, error.to_string());
+        let variables = Valid::assume_valid(serde_json::from_str(&variables).map_err(internal)?);
+        let implementers = self.schema.implementers();
+        let response =
+            introspection::partial_execute(&self.schema.graphql, implementers, document, operation, &variables);
+        serde_json::to_string(&response.map_err(fault)?).map_err(internal)
+    }
+}
+
+/// [GetOperation](https://spec.graphql.org/October2021/#GetOperation())
+fn find<'a>(
+    document: &'a executable::ExecutableDocument,
+    name: Option<&str>,
+) -> Result<&'a Node<executable::Operation>, Rejection> {
+    document.operations.get(name).map_err(|_| {
+        let message = match name {
+            Some(name) => format!("Unknown operation named '{name}'."),
+            None if document.operations.is_empty() => "Must provide an operation.".into(),
+            None => "Must provide operation name if query contains multiple operations.".into(),
+        };
+        Rejection::request(code::OPERATION_RESOLUTION_FAILURE, message)
+    })
+}
+
+fn located<T>(rejection: Rejection, document: &executable::ExecutableDocument, node: &Node<T>) -> Rejection {
+    let Rejection::Request(mut errors) = rejection else {
+        return rejection;
+    };
+    let position = Positions::new(document).at(node.location());
+    errors.iter_mut().for_each(|error| error.locations.extend(position));
+    Rejection::Request(errors)
+}
+
+/// Whether a viewer has all permissions of one of the alternatives.
+fn is_permitted(viewer: &Viewer, guard: &[Vec<String>]) -> bool {
+    let has = |permission: &String| viewer.permissions.contains(permission.as_str());
+    guard.iter().any(|all| all.iter().all(has))
+}
+
+/// A document, and the plans of its operations that are in use.
+#[derive(Debug)]
+struct Known {
+    document: Document,
+    plans: Mutex<Plans>,
+}
+
+#[derive(Debug, Default)]
+struct Plans {
+    /// By operation and the variables that it uses below its root.
+    by_key: HashMap<Box<str>, Planned>,
+    weight: usize,
+    /// The weight of the keys that were in use when it was last looked at.
+    alive: usize,
+}
+
+/// The plans of one operation and variables: they differ by what the viewer may see.
+#[derive(Debug)]
+struct Planned {
+    guards: Vec<Guard>,
+    plans: Vec<(Box<[bool]>, Weak<Plan>)>,
+}
+
+impl Known {
+    /// Plans are held by those who use them: while one lives, whoever subscribes to the same gets the same.
+    fn plan(
+        &self,
+        schema: &Schema,
+        field: &Field,
+        operation: &executable::Operation,
+        variables: &Object,
+        viewer: &Viewer,
+    ) -> Result<Arc<Plan>, Rejection> {
+        let inner = self.document.inner_variables.get(&operation.name);
+        let given = inner
+            .into_iter()
+            .flatten()
+            .filter_map(|name| variables.get_key_value(name.as_str()));
+        let given = Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect());
+        let name = operation.name.as_deref().unwrap_or_default();
+        let key: Box<str> = (name.to_owned() + &given.canonical()).into();
+        let mask = |guards: &[Guard]| {
+            guards
+                .iter()
+                .map(|guard| is_permitted(viewer, guard))
+                .collect::<Box<[bool]>>()
+        };
+
+        if let Some(planned) = self.plans.lock().by_key.get(&key)
+            && let Some(plan) = planned.find(&mask(&planned.guards))
+        {
+            return Ok(plan);
+        }
+        let build = |permitted: &dyn Fn(&[Vec<String>]) -> bool| {
+            Plan::build(
+                schema,
+                field,
+                operation,
+                &self.document.executable,
+                variables,
+                permitted,
+            )
+        };
+        // With every permission the whole selection is walked: these are all the guards that matter for it.
+        let asked = RefCell::new(Vec::<Guard>::new());
+        let whole = build(&|guard| {
+            let mut asked = asked.borrow_mut();
+            if !asked.iter().any(|known| known == guard) {
+                asked.push(guard.to_vec());
+            }
+            true
+        })?;
+        let guards = asked.into_inner();
+        let mask = mask(&guards);
+        let plan = if mask.iter().all(|permitted| *permitted) {
+            whole
+        } else {
+            build(&|guard| is_permitted(viewer, guard))?
+        };
+        Ok(self.plans.lock().insert(key, guards, mask, Arc::new(plan)))
+    }
+}
+
+impl Plans {
+    fn insert(&mut self, key: Box<str>, guards: Vec<Guard>, mask: Box<[bool]>, plan: Arc<Plan>) -> Arc<Plan> {
+        if self.weight > PLAN_KEYS.max(self.alive * 2) {
+            for planned in self.by_key.values_mut() {
+                planned.plans.retain(|(_, plan)| plan.strong_count() > 0);
+            }
+            self.by_key.retain(|_, planned| !planned.plans.is_empty());
+            self.weight = self.by_key.iter().map(|(key, planned)| planned.weight(key)).sum();
+            self.alive = self.weight;
+        }
+        let length = key.len();
+        let planned = self.by_key.entry(key).or_insert_with(|| Planned {
+            guards,
+            plans: Vec::new(),
+        });
+        // Another thread may have come first.
+        if let Some(plan) = planned.find(&mask) {
+            return plan;
+        }
+        self.weight += length + mask.len() + 64;
+        planned.plans.retain(|(known, _)| *known != mask);
+        planned.plans.push((mask, Arc::downgrade(&plan)));
+        plan
+    }
+}
+
+impl Planned {
+    fn find(&self, mask: &[bool]) -> Option<Arc<Plan>> {
+        self.plans.iter().find(|(known, _)| **known == *mask)?.1.upgrade()
+    }
+
+    fn weight(&self, key: &str) -> usize {
+        self.plans.iter().map(|(mask, _)| key.len() + mask.len() + 64).sum()
+    }
+}
+
+/// Documents by text. Where there is no more room, those that were not asked for longest go.
+#[derive(Debug, Default)]
+struct Cache {
+    by_text: HashMap<Arc<str>, (u64, Arc<Known>)>,
+    weight: usize,
+    clock: u64,
+}
+
+impl Cache {
+    fn get(&mut self, text: &str) -> Option<Arc<Known>> {
+        self.clock += 1;
+        let (used, known) = self.by_text.get_mut(text)?;
+        *used = self.clock;
+        Some(Arc::clone(known))
+    }
+
+    fn insert(&mut self, text: &str, known: Arc<Known>) -> Arc<Known> {
+        if let Some(first) = self.get(text) {
+            return first;
+        }
+        self.weight += known.document.weight;
+        self.by_text.insert(text.into(), (self.clock, Arc::clone(&known)));
+        while self.by_text.len() > MAX_DOCUMENTS || (self.weight > MAX_WEIGHT && self.by_text.len() > 1) {
+            let oldest = self
+                .by_text
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(text, _)| Arc::clone(text));
+            let gone = oldest.and_then(|oldest| self.by_text.remove(&oldest));
+            self.weight -= gone.map_or(0, |(_, known)| known.document.weight);
+        }
+        known
+    }
+}

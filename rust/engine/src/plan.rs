@@ -1,0 +1,910 @@
+//! The selection of one operation, compiled: what [`crate::project`] writes of a value, and what is read of a function's result.
+//!
+//! Built once per document, operation, variables used below the root and permissions, and shared by `Arc`: subscriptions
+//! with the same plan are one projection class. Fragments, type conditions, `@skip` and `@include` are gone here: every
+//! possible concrete type has its own list of fields. Field permissions are decided here too, so that nothing later can
+//! forget them: a field that may not be seen is masked, or the operation is refused.
+
+use std::sync::Arc;
+
+use apollo_compiler::executable::{self, ExecutableDocument};
+use apollo_compiler::parser::SourceSpan;
+use apollo_compiler::schema::{EnumType, ExtendedType, ObjectType, Type};
+use apollo_compiler::{Name, Node};
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use crate::coerce;
+use crate::error::{GraphQLError, Rejection, code};
+use crate::schema::{Field, Schema};
+use crate::value::{Object, Value};
+
+/// Fields planned and selections visited for one operation, at most.
+const BUDGET: usize = 20_000;
+
+/// Selections are nested this deep at most, whatever the user's limit is.
+const MAX_DEPTH: usize = 128;
+
+/// The compiled selection of a subscription's root field.
+#[derive(Debug)]
+pub struct Plan {
+    /// The root field.
+    pub root: PlannedField,
+    /// Dotted GraphQL paths below the root in the order of selection: `id`, `customer`, `customer.name`.
+    /// Neither `__typename` nor what is masked is among them.
+    pub selected: Vec<Box<str>>,
+    /// Equal where a function could not tell the selections apart.
+    pub selection_key: Arc<str>,
+    /// What to read of a function's result.
+    pub reads: Arc<Reads>,
+}
+
+/// A field of the result.
+#[derive(Debug)]
+pub struct PlannedField {
+    /// The alias, else the name.
+    pub response_key: Box<str>,
+    /// The response key as it is written: `"alias":`.
+    pub key_json: Box<str>,
+    /// `Type.field`, for messages.
+    pub coordinate: Box<str>,
+    /// Where its value is found.
+    pub key: Arc<Key>,
+    /// What it gives.
+    pub ty: PlannedType,
+    /// Line and column of each place of the document that selects it.
+    pub locations: Box<[(usize, usize)]>,
+}
+
+/// Where a field's value is found.
+#[derive(Debug)]
+pub struct Key {
+    /// The key in what was read of a function's result: the GraphQL name, and the coerced arguments where it takes any.
+    pub slot: Box<str>,
+    /// The first name to look for in a mapping or an object.
+    pub python_name: Box<str>,
+    /// The second one, looked for where the first is missing.
+    pub graphql_name: Box<str>,
+    /// Coerced arguments by Python name; `None` where the schema gives the field none.
+    pub arguments: Option<Arc<Value>>,
+}
+
+/// A field's or a list item's type.
+#[derive(Debug)]
+pub struct PlannedType {
+    /// Whether null may stand here.
+    pub nullable: bool,
+    /// What stands here otherwise.
+    pub shape: Shape,
+}
+
+/// A type, nullability apart.
+#[derive(Debug)]
+pub enum Shape {
+    /// `__typename`: the answer as JSON.
+    Typename(Box<str>),
+    /// Always null and an error: the viewer may not see it. It is never read.
+    Masked,
+    /// A scalar or an enum.
+    Leaf(Leaf),
+    /// A list.
+    List(Box<PlannedType>),
+    /// An object type.
+    Object(Arc<Selection>),
+    /// An interface or a union.
+    Abstract(Possible),
+}
+
+/// The fields of one concrete type.
+#[derive(Debug)]
+pub struct Selection {
+    /// The object type.
+    pub type_name: Box<str>,
+    /// In the order of the result.
+    pub fields: Vec<PlannedField>,
+}
+
+/// The types that may stand behind an interface or a union.
+#[derive(Debug)]
+pub struct Possible {
+    /// The interface or union.
+    pub name: Box<str>,
+    /// By `__typename`.
+    pub types: IndexMap<Box<str>, Arc<Selection>, FxBuildHasher>,
+}
+
+/// How a scalar or an enum is serialised.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names are those of the scalars")]
+pub enum Leaf {
+    Int,
+    Float,
+    String,
+    Boolean,
+    Id,
+    DateTime,
+    Date,
+    Time,
+    Uuid,
+    Decimal,
+    /// Any JSON value; also every scalar that is not known here.
+    Json,
+    Enum(Node<EnumType>),
+}
+
+const SCALARS: [(&str, Leaf); 11] = [
+    ("Int", Leaf::Int),
+    ("Float", Leaf::Float),
+    ("String", Leaf::String),
+    ("Boolean", Leaf::Boolean),
+    ("ID", Leaf::Id),
+    ("DateTime", Leaf::DateTime),
+    ("Date", Leaf::Date),
+    ("Time", Leaf::Time),
+    ("UUID", Leaf::Uuid),
+    ("Decimal", Leaf::Decimal),
+    ("JSON", Leaf::Json),
+];
+
+impl Leaf {
+    /// How a scalar type is serialised.
+    pub fn scalar(name: &str) -> Leaf {
+        let known = SCALARS.into_iter().find(|(known, _)| *known == name);
+        known.map_or(Leaf::Json, |(_, leaf)| leaf)
+    }
+
+    /// The name of the type, for messages.
+    pub fn name(&self) -> &str {
+        let kind = std::mem::discriminant(self);
+        match (
+            self,
+            SCALARS.iter().find(|(_, leaf)| std::mem::discriminant(leaf) == kind),
+        ) {
+            (Leaf::Enum(definition), _) => &definition.name,
+            (_, known) => known.map_or("JSON", |(name, _)| name),
+        }
+    }
+}
+
+impl Plan {
+    /// Compiles a valid subscription. `permitted` tells whether the viewer has what a guard, an OR of ANDs of permissions,
+    /// asks for.
+    ///
+    /// Refused are a root field that is not permitted, a nested one that is not and cannot be null, arguments that do not
+    /// fit, and a selection that is too large once its fragments are spread over all possible types.
+    pub fn build(
+        schema: &Schema,
+        field: &Field,
+        operation: &executable::Operation,
+        document: &ExecutableDocument,
+        variables: &Object,
+        permitted: &dyn Fn(&[Vec<String>]) -> bool,
+    ) -> Result<Plan, Rejection> {
+        let mut planner = Planner {
+            schema,
+            variables,
+            permitted,
+            document,
+            positions: Positions::new(document),
+            locations: FxHashMap::default(),
+            budget: BUDGET,
+            depth: 0,
+            done: FxHashMap::default(),
+        };
+        let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
+        let mut groups = Groups::default();
+        planner.collect(object, &operation.selection_set, &mut FxHashSet::default(), &mut groups)?;
+        let (_, nodes) = groups.pop().ok_or_else(|| {
+            let message = "The subscription selects nothing: its root field is skipped.";
+            Rejection::request(code::VALIDATION_FAILED, message)
+        })?;
+        let guard = field.declaration.requires.as_deref();
+        if !guard.is_none_or(permitted) {
+            return Err(Rejection::Forbidden);
+        }
+        let root = planner.field(object, &nodes)?;
+        if matches!(root.ty.shape, Shape::Masked) {
+            return Err(Rejection::Forbidden);
+        }
+        let reads = Arc::new(Reads::of(&[&root.ty]));
+        let mut selected = Vec::new();
+        select(&reads.ty.objects(), "", &mut selected)?;
+        let selection_key = selected.join(",").into();
+        Ok(Plan {
+            root,
+            selected,
+            selection_key,
+            reads,
+        })
+    }
+}
+
+type Groups<'a> = IndexMap<&'a str, Vec<&'a Node<executable::Field>>, FxBuildHasher>;
+
+/// [Spec](https://spec.graphql.org/October2021/#CollectFields()) and everything that is known before a value comes.
+struct Planner<'a> {
+    schema: &'a Schema,
+    variables: &'a Object,
+    permitted: &'a dyn Fn(&[Vec<String>]) -> bool,
+    document: &'a ExecutableDocument,
+    positions: Positions<'a>,
+    locations: FxHashMap<*const executable::Field, Option<(usize, usize)>>,
+    budget: usize,
+    depth: usize,
+    /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
+    /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
+    done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
+}
+
+impl<'a> Planner<'a> {
+    fn selection(
+        &mut self,
+        object: &'a ObjectType,
+        nodes: &[&'a Node<executable::Field>],
+    ) -> Result<Arc<Selection>, Rejection> {
+        let key = (
+            object.name.as_str(),
+            nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect(),
+        );
+        if let Some(done) = self.done.get(&key) {
+            return Ok(Arc::clone(done));
+        }
+        let (mut groups, mut visited) = (Groups::default(), FxHashSet::default());
+        for node in nodes {
+            self.collect(object, &node.selection_set, &mut visited, &mut groups)?;
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(too_large());
+        }
+        let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes)).collect();
+        self.depth -= 1;
+        let selection = Arc::new(Selection {
+            type_name: object.name.as_str().into(),
+            fields: fields?,
+        });
+        self.done.insert(key, Arc::clone(&selection));
+        Ok(selection)
+    }
+
+    fn collect(
+        &mut self,
+        object: &ObjectType,
+        set: &'a executable::SelectionSet,
+        visited: &mut FxHashSet<&'a str>,
+        groups: &mut Groups<'a>,
+    ) -> Result<(), Rejection> {
+        for selection in &set.selections {
+            self.budget = self.budget.checked_sub(1).ok_or_else(too_large)?;
+            if !self.is_included(selection.directives())? {
+                continue;
+            }
+            let (condition, set) = match selection {
+                executable::Selection::Field(field) => {
+                    groups.entry(field.response_key()).or_default().push(field);
+                    continue;
+                }
+                executable::Selection::InlineFragment(inline) => {
+                    (inline.type_condition.as_ref(), &inline.selection_set)
+                }
+                executable::Selection::FragmentSpread(spread) => {
+                    let fragment = self.document.fragments.get(&spread.fragment_name).ok_or_else(invalid)?;
+                    if !visited.insert(&spread.fragment_name) {
+                        continue;
+                    }
+                    (Some(fragment.type_condition()), &fragment.selection_set)
+                }
+            };
+            let applies = |name: &Name| *name == object.name || self.schema.graphql.is_subtype(name, &object.name);
+            if condition.is_none_or(applies) {
+                self.collect(object, set, visited, groups)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_included(&self, directives: &executable::DirectiveList) -> Result<bool, Rejection> {
+        for (name, wanted) in [("skip", false), ("include", true)] {
+            let Some(directive) = directives.get(name) else {
+                continue;
+            };
+            let flag = match directive.specified_argument_by_name("if").map(|value| &**value) {
+                Some(executable::Value::Boolean(flag)) => *flag,
+                Some(executable::Value::Variable(name)) => match self.variables.get(name.as_str()) {
+                    Some(Value::Bool(flag)) => *flag,
+                    // A nullable variable with a default is allowed here, and null may be given for it all the same.
+                    _ => {
+                        let message = "Argument 'if' of non-null type 'Boolean!' must not be null.";
+                        let mut error = GraphQLError::new(code::BAD_USER_INPUT, message);
+                        error.locations.extend(self.positions.at(directive.location()));
+                        return Err(Rejection::Request(vec![error]));
+                    }
+                },
+                _ => return Err(invalid()),
+            };
+            if flag != wanted {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// One field of a concrete type; the places that select it say the same, as the document is valid.
+    fn field(
+        &mut self,
+        object: &'a ObjectType,
+        nodes: &[&'a Node<executable::Field>],
+    ) -> Result<PlannedField, Rejection> {
+        let first = nodes[0];
+        let (type_name, name) = (object.name.as_str(), first.name.as_str());
+        let definition = self.schema.graphql.type_field(type_name, name).map_err(|_| invalid())?;
+        let coordinate = format!("{type_name}.{name}");
+        let guard = self.schema.guard(type_name, name);
+        let is_permitted = guard.is_none_or(self.permitted);
+        let mut arguments = None;
+        let shape = if name == "__typename" {
+            Shape::Typename(format!("\"{type_name}\"").into())
+        } else if is_permitted {
+            // The root's arguments are the operation's: plans are shared whatever they are.
+            if !definition.arguments.is_empty() && self.depth > 0 {
+                let (schema, document, variables) = (self.schema, self.document, self.variables);
+                let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
+                arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
+            }
+            self.ty(&definition.ty, nodes)?.shape
+        } else if definition.ty.is_non_null() {
+            return Err(Rejection::Forbidden);
+        } else {
+            Shape::Masked
+        };
+        let slot = match &arguments {
+            Some(arguments) => format!("{name}\0{}", arguments.canonical()).into(),
+            None => name.into(),
+        };
+        let (python_name, graphql_name) = (self.schema.python_name(&coordinate).into(), name.into());
+        let nullable = !definition.ty.is_non_null();
+        let locations = nodes.iter().filter_map(|node| self.location(node)).collect();
+        Ok(PlannedField {
+            response_key: first.response_key().as_str().into(),
+            key_json: format!("\"{}\":", first.response_key()).into(),
+            coordinate: coordinate.into(),
+            key: Arc::new(Key {
+                slot,
+                python_name,
+                graphql_name,
+                arguments,
+            }),
+            ty: PlannedType { nullable, shape },
+            locations,
+        })
+    }
+
+    /// Each place is looked up once: a long line takes its time, and a place may be planned for many types.
+    fn location(&mut self, node: &Node<executable::Field>) -> Option<(usize, usize)> {
+        let known = self.locations.entry(std::ptr::from_ref(&**node));
+        *known.or_insert_with(|| self.positions.at(node.location()))
+    }
+
+    fn ty(&mut self, ty: &'a Type, nodes: &[&'a Node<executable::Field>]) -> Result<PlannedType, Rejection> {
+        let shape = match ty {
+            Type::List(item) | Type::NonNullList(item) => Shape::List(Box::new(self.ty(item, nodes)?)),
+            Type::Named(name) | Type::NonNullNamed(name) => {
+                let types = &self.schema.graphql.types;
+                match types.get(name).ok_or_else(invalid)? {
+                    ExtendedType::Scalar(_) => Shape::Leaf(Leaf::scalar(name)),
+                    ExtendedType::Enum(definition) => Shape::Leaf(Leaf::Enum(definition.clone())),
+                    ExtendedType::Object(object) => Shape::Object(self.selection(object, nodes)?),
+                    ExtendedType::Interface(_) | ExtendedType::Union(_) => {
+                        let objects = self.schema.possible_types(name);
+                        let objects = objects.iter().filter_map(|name| self.schema.graphql.get_object(name));
+                        let possible =
+                            objects.map(|object| Ok((object.name.as_str().into(), self.selection(object, nodes)?)));
+                        Shape::Abstract(Possible {
+                            name: name.as_str().into(),
+                            types: possible.collect::<Result<_, Rejection>>()?,
+                        })
+                    }
+                    ExtendedType::InputObject(_) => return Err(invalid()),
+                }
+            }
+        };
+        Ok(PlannedType {
+            nullable: !ty.is_non_null(),
+            shape,
+        })
+    }
+}
+
+/// Only a document that was not validated against this schema leads here.
+fn invalid() -> Rejection {
+    Rejection::request(code::INTERNAL_SERVER_ERROR, "The document does not fit the schema.")
+}
+
+fn too_large() -> Rejection {
+    let message = "The selection is too large for the types that it may meet.";
+    Rejection::request(code::LIMIT_EXCEEDED, message)
+}
+
+/// Lines and columns of a document. The parser's own columns count bytes, clients count characters.
+pub(crate) struct Positions<'a> {
+    text: &'a str,
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Positions<'a> {
+    pub(crate) fn new(document: &'a ExecutableDocument) -> Positions<'a> {
+        // The built-in definitions are no source of an operation; what was parsed last is the document.
+        let text = document
+            .sources
+            .values()
+            .last()
+            .map_or("", |source| source.source_text());
+        let bytes = text.as_bytes();
+        let ends_line = |at: usize| match bytes[at] {
+            b'\n' => true,
+            b'\r' => bytes.get(at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        let starts = (0..bytes.len()).filter(|at| ends_line(*at)).map(|at| at + 1);
+        Positions {
+            text,
+            line_starts: std::iter::once(0).chain(starts).collect(),
+        }
+    }
+
+    pub(crate) fn at(&self, location: Option<SourceSpan>) -> Option<(usize, usize)> {
+        let offset = location?.offset();
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        let before = self.text.get(self.line_starts[line - 1]..offset)?;
+        Some((line, before.chars().count() + 1))
+    }
+}
+
+/// What has to be read of a function's result: a tree of values whose objects are keyed by slot (and have `__typename`
+/// where the type is an interface or a union).
+#[derive(Debug)]
+pub struct Reads {
+    /// The root field's type.
+    pub ty: ReadType,
+}
+
+/// A type, as far as reading it matters.
+#[derive(Clone, Debug)]
+pub enum ReadType {
+    /// A scalar or an enum.
+    Leaf(Leaf),
+    /// A list.
+    List(Arc<ReadType>),
+    /// An object type.
+    Object(Arc<ReadObject>),
+    /// An interface or a union: the fields to read by `__typename`.
+    Abstract(Arc<[Arc<ReadObject>]>),
+}
+
+/// The fields to read of an object.
+#[derive(Debug)]
+pub struct ReadObject {
+    /// The object type.
+    pub type_name: Box<str>,
+    /// No slot stands here twice.
+    pub fields: Vec<ReadField>,
+}
+
+/// A field to read.
+#[derive(Debug)]
+pub struct ReadField {
+    /// Where it is found.
+    pub key: Arc<Key>,
+    /// What it gives.
+    pub ty: ReadType,
+}
+
+impl Reads {
+    /// What plans of one field that wait for the same call need together.
+    pub fn union(first: &Arc<Plan>, others: &[Arc<Plan>]) -> Arc<Reads> {
+        if others.iter().all(|other| Arc::ptr_eq(first, other)) {
+            return Arc::clone(&first.reads);
+        }
+        let types: Vec<_> = std::iter::once(first).chain(others).map(|plan| &plan.root.ty).collect();
+        Arc::new(Reads::of(&types))
+    }
+
+    fn of(types: &[&PlannedType]) -> Reads {
+        Reads {
+            ty: Merge::default().ty(types),
+        }
+    }
+}
+
+impl ReadType {
+    /// The objects at the bottom of it.
+    fn objects(&self) -> Vec<&Arc<ReadObject>> {
+        match self {
+            ReadType::Leaf(_) => Vec::new(),
+            ReadType::List(item) => item.objects(),
+            ReadType::Object(object) => vec![object],
+            ReadType::Abstract(objects) => objects.iter().collect(),
+        }
+    }
+}
+
+/// Merges planned types by slot, all the way down, and each set of selections once.
+#[derive(Default)]
+struct Merge {
+    done: FxHashMap<Vec<*const Selection>, Arc<ReadObject>>,
+}
+
+impl Merge {
+    /// All parts are of one type of the schema.
+    fn ty(&mut self, parts: &[&PlannedType]) -> ReadType {
+        let mut types = IndexMap::<_, Vec<&Arc<Selection>>, FxBuildHasher>::default();
+        let mut items = Vec::new();
+        for part in parts {
+            match &part.shape {
+                Shape::Leaf(leaf) => return ReadType::Leaf(leaf.clone()),
+                Shape::List(item) => items.push(&**item),
+                Shape::Object(selection) => types.entry(&selection.type_name).or_default().push(selection),
+                Shape::Abstract(possible) => {
+                    for selection in possible.types.values() {
+                        types.entry(&selection.type_name).or_default().push(selection);
+                    }
+                }
+                Shape::Typename(_) | Shape::Masked => {}
+            }
+        }
+        let mut objects = types.values().map(|selections| self.object(selections));
+        match &parts[0].shape {
+            Shape::Abstract(_) => ReadType::Abstract(objects.collect()),
+            _ => match objects.next() {
+                Some(object) => ReadType::Object(object),
+                None => ReadType::List(Arc::new(self.ty(&items))),
+            },
+        }
+    }
+
+    fn object(&mut self, parts: &[&Arc<Selection>]) -> Arc<ReadObject> {
+        let mut key: Vec<_> = parts.iter().map(|part| Arc::as_ptr(part)).collect();
+        key.sort_unstable();
+        key.dedup();
+        if let Some(done) = self.done.get(&key) {
+            return Arc::clone(done);
+        }
+        let mut slots = IndexMap::<_, Vec<&PlannedField>, FxBuildHasher>::default();
+        for field in parts.iter().flat_map(|part| &part.fields) {
+            // Typenames are known, and what is masked is not even read.
+            if !matches!(field.ty.shape, Shape::Typename(_) | Shape::Masked) {
+                slots.entry(&field.key.slot).or_default().push(field);
+            }
+        }
+        let merge = |fields: &Vec<&PlannedField>| ReadField {
+            key: Arc::clone(&fields[0].key),
+            ty: self.ty(&fields.iter().map(|field| &field.ty).collect::<Vec<_>>()),
+        };
+        let fields = slots.values().map(merge).collect();
+        let merged = Arc::new(ReadObject {
+            type_name: parts[0].type_name.clone(),
+            fields,
+        });
+        self.done.insert(key, Arc::clone(&merged));
+        merged
+    }
+}
+
+/// Collects the dotted paths below some objects that stand at one place.
+fn select(objects: &[&Arc<ReadObject>], above: &str, selected: &mut Vec<Box<str>>) -> Result<(), Rejection> {
+    let mut names = IndexMap::<_, IndexMap<_, _, FxBuildHasher>, FxBuildHasher>::default();
+    for field in objects.iter().flat_map(|object| &object.fields) {
+        let below = names.entry(&field.key.graphql_name).or_default();
+        below.extend(
+            field
+                .ty
+                .objects()
+                .into_iter()
+                .map(|object| (Arc::as_ptr(object), object)),
+        );
+    }
+    for (name, below) in names {
+        if selected.len() == BUDGET {
+            return Err(too_large());
+        }
+        let dot = if above.is_empty() { "" } else { "." };
+        let path = format!("{above}{dot}{name}");
+        selected.push(path.as_str().into());
+        select(&below.into_values().collect::<Vec<_>>(), &path, selected)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod tests {
+    use super::*;
+    use crate::schema::{Declaration, SchemaInput};
+
+    pub(crate) const SDL: &str = r#"
+        directive @guarded on FIELD_DEFINITION
+        scalar JSON scalar DateTime scalar Decimal scalar UUID scalar Odd
+        type Query { _empty: Boolean }
+        enum Status { OPEN PAID }
+        interface Node { id: ID! owner: User kids: [Node!] }
+        type Customer implements Node { id: ID! owner: User kids: [Node!] name: String! friends(first: Int): [Customer!] }
+        type User { id: ID! name: String email: String secret: String! }
+        type Item { sku: String! amount: Int! price: Float }
+        type Order implements Node {
+            id: ID! owner: User kids: [Node!] status: Status customerName: String total: Float count: Int open: Boolean at: DateTime
+            price: Decimal key: UUID extra: JSON odd: Odd items: [Item!] rows: [[Int]!]! strict: [Item!]! customer: Customer
+        }
+        union Found = Order | User
+        type Subscription {
+            order: Order strictOrder: Order! orders: [Order] node: Node found: Found! number: Int json: JSON withArguments(id: ID): Order
+        }
+    "#;
+
+    pub(crate) fn schema(guarded: &[(&str, &[&[&str]])]) -> Arc<Schema> {
+        let guard = |any: &[&[&str]]| {
+            any.iter()
+                .map(|all| all.iter().map(|one| one.to_string()).collect())
+                .collect()
+        };
+        let graphql = apollo_compiler::Schema::parse_and_validate(SDL, "").unwrap();
+        let declarations = graphql
+            .get_object("Subscription")
+            .unwrap()
+            .fields
+            .keys()
+            .map(|name| Declaration {
+                field: name.to_string(),
+                function: name.to_string(),
+                channel: name.to_string(),
+                ..Declaration::default()
+            });
+        let input = SchemaInput {
+            sdl: SDL.into(),
+            declarations: declarations.collect(),
+            requires: guarded
+                .iter()
+                .map(|(field, any)| (field.to_string(), guard(any)))
+                .collect(),
+            ..SchemaInput::default()
+        };
+        Schema::build(input).unwrap()
+    }
+
+    /// A plan for the first operation of `query`; `variables` are coerced already.
+    pub(crate) fn build(schema: &Schema, query: &str, variables: &str, held: &[&str]) -> Result<Arc<Plan>, Rejection> {
+        let document = ExecutableDocument::parse_and_validate(&schema.graphql, query, "").unwrap();
+        let operation = document.operations.iter().next().unwrap();
+        let root = operation.root_fields(&document).next().unwrap();
+        let variables = Value::parse(variables.as_bytes()).unwrap();
+        let permitted = |guard: &[Vec<String>]| {
+            guard
+                .iter()
+                .any(|all| all.iter().all(|one| held.contains(&one.as_str())))
+        };
+        let field = &schema.fields[root.name.as_str()];
+        Plan::build(
+            schema,
+            field,
+            operation,
+            &document,
+            variables.as_object().unwrap(),
+            &permitted,
+        )
+        .map(Arc::new)
+    }
+
+    /// A plan without variables and guards.
+    pub(crate) fn plan(query: &str) -> Arc<Plan> {
+        build(&schema(&[]), query, "{}", &[]).unwrap()
+    }
+
+    fn names(reads: &ReadType) -> String {
+        match reads {
+            ReadType::Leaf(_) => String::new(),
+            ReadType::List(item) => format!("[{}]", names(item)),
+            ReadType::Object(object) => {
+                let field = |field: &ReadField| format!("{}{}", field.key.slot.replace('\0', ""), names(&field.ty));
+                let fields: Vec<String> = object.fields.iter().map(field).collect();
+                format!("{{{}}}", fields.join(" "))
+            }
+            ReadType::Abstract(objects) => {
+                let object = |object: &Arc<ReadObject>| {
+                    format!("{}{}", object.type_name, names(&ReadType::Object(Arc::clone(object))))
+                };
+                objects.iter().map(object).collect::<Vec<_>>().join("|")
+            }
+        }
+    }
+
+    fn keys(selection: &Selection) -> Vec<&str> {
+        selection.fields.iter().map(|field| &*field.response_key).collect()
+    }
+
+    fn refusal(result: Result<Arc<Plan>, Rejection>) -> String {
+        match result.unwrap_err() {
+            Rejection::Request(errors) => crate::error::errors_json(&errors),
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn equal_keys_are_merged_all_the_way_down() {
+        let plan = plan(
+            "subscription { order { ...A id customer { b: name } ...B ...A ... { status } } }
+            fragment A on Node { id owner { id } ... on Order { customer { a: name } } ... on Customer { name } }
+            fragment B on Found { ... on Order { customer { b: name owner { name } } owner { name id } } }",
+        );
+        let Shape::Object(order) = &plan.root.ty.shape else {
+            panic!()
+        };
+        assert_eq!(keys(order), ["id", "owner", "customer", "status"]);
+        let Shape::Object(customer) = &order.fields[2].ty.shape else {
+            panic!()
+        };
+        assert_eq!(keys(customer), ["a", "b", "owner"]);
+        assert_eq!(
+            names(&plan.reads.ty),
+            "{id owner{id name} customer{name owner{name}} status}"
+        );
+        assert_eq!(
+            plan.selected.join(" "),
+            "id owner owner.id owner.name customer customer.name customer.owner customer.owner.name status"
+        );
+        assert_eq!(order.fields[0].locations.len(), 2);
+    }
+
+    #[test]
+    fn skip_and_include_are_decided_here() {
+        let query = "subscription ($yes: Boolean! = true, $no: Boolean = false) { order {
+            a: id @skip(if: $yes) b: id @include(if: $no) c: id @skip(if: $no) @include(if: $yes) d: id @skip(if: true) @include(if: true)
+            ... @include(if: $no) { e: id } ...F @skip(if: $yes) ...F f: id @include(if: true)
+        } } fragment F on Order { g: id }";
+        let schema = schema(&[]);
+        let found = build(&schema, query, r#"{"yes": true, "no": false}"#, &[]).unwrap();
+        let Shape::Object(order) = &found.root.ty.shape else {
+            panic!()
+        };
+        assert_eq!(keys(order), ["c", "g", "f"]);
+        let refused = refusal(build(&schema, query, r#"{"yes": true, "no": null}"#, &[]));
+        assert!(
+            refused.contains("must not be null") && refused.contains("BAD_USER_INPUT"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn every_possible_type_has_its_own_fields() {
+        let plan = plan("subscription { node { id ... on Customer { __typename friends(first: 2) { id } } } }");
+        assert_eq!(
+            names(&plan.reads.ty),
+            "Customer{id friends{\"first\":2,}[{id}]}|Order{id}"
+        );
+        assert_eq!(plan.selected.join(" "), "id friends friends.id");
+        let Shape::Abstract(possible) = &plan.root.ty.shape else {
+            panic!()
+        };
+        assert_eq!(keys(&possible.types["Customer"]), ["id", "__typename", "friends"]);
+    }
+
+    #[test]
+    fn arguments_below_the_root_are_coerced_and_part_of_the_slot() {
+        let query = "subscription ($n: Int) { order { customer { a: friends(first: 1) { id } b: friends(first: $n) { name } c: friends { id } } } }";
+        let schema = schema(&[]);
+        let one = build(&schema, query, r#"{"n": 1}"#, &[]).unwrap();
+        assert_eq!(
+            names(&one.reads.ty),
+            "{customer{friends{\"first\":1,}[{id name}] friends{}[{id}]}}"
+        );
+        let two = build(&schema, query, r#"{"n": 2}"#, &[]).unwrap();
+        assert_eq!(
+            names(&two.reads.ty),
+            "{customer{friends{\"first\":1,}[{id}] friends{\"first\":2,}[{name}] friends{}[{id}]}}"
+        );
+        assert_eq!(one.selection_key, two.selection_key);
+        let ReadType::Object(order) = &two.reads.ty else {
+            panic!()
+        };
+        let ReadType::Object(customer) = &order.fields[0].ty else {
+            panic!()
+        };
+        assert_eq!(
+            customer.fields[1].key.arguments.as_deref().unwrap().to_json(),
+            r#"{"first":2}"#
+        );
+        // The root's own arguments do not make a plan another one.
+        let root = build(&schema, "subscription { withArguments(id: 1) { id } }", "{}", &[]).unwrap();
+        assert_eq!(
+            (&*root.root.key.slot, root.root.key.arguments.is_none()),
+            ("withArguments", true)
+        );
+    }
+
+    #[test]
+    fn plans_that_wait_for_one_call_read_together() {
+        let schema = schema(&[("User.email", &[&["read"]])]);
+        let plan = |fields: &str, held: &[&str]| {
+            build(&schema, &format!("subscription {{ node {{ {fields} }} }}"), "{}", held).unwrap()
+        };
+        let (a, b) = (
+            plan("owner { id email } kids { id }", &[]),
+            plan("owner { email } kids { owner { name } } id", &["read"]),
+        );
+        assert!(Arc::ptr_eq(&Reads::union(&a, &[Arc::clone(&a)]), &a.reads));
+        let fields = "{owner{id email} kids[Customer{id owner{name}}|Order{id owner{name}}] id}";
+        assert_eq!(
+            names(&Reads::union(&a, &[b]).ty),
+            format!("Customer{fields}|Order{fields}")
+        );
+    }
+
+    #[test]
+    fn a_guard_holds_wherever_its_field_is_reached() {
+        let refused = |guarded: &[(&str, &[&[&str]])], query: &str, held: &[&str]| {
+            build(&schema(guarded), query, "{}", held).err() == Some(Rejection::Forbidden)
+        };
+        // A root field, whatever its type.
+        let root: &[(&str, &[&[&str]])] = &[("Subscription.order", &[&["a", "b"], &["c"]])];
+        for (held, expected) in [(&[][..], true), (&["a"], true), (&["a", "b"], false), (&["c"], false)] {
+            assert_eq!(
+                refused(root, "subscription { order { id } }", held),
+                expected,
+                "{held:?}"
+            );
+        }
+        // A nested one that cannot be null, through aliases, fragments and types behind interfaces and unions.
+        let secret: &[(&str, &[&[&str]])] = &[("User.secret", &[&["a"]])];
+        for query in [
+            "subscription { order { owner { x: secret } } }",
+            "subscription { node { ...F } } fragment F on Node { kids { owner { ... { secret } } } }",
+            "subscription { found { ... on User { secret } } }",
+        ] {
+            assert!(
+                refused(secret, query, &["b"]) && !refused(secret, query, &["a"]),
+                "{query}"
+            );
+        }
+        // One on an interface's field, where the field is selected on the object type; null there is null.
+        let id: &[(&str, &[&[&str]])] = &[("Node.id", &[&["a"]]), ("Node.owner", &[&["a"]])];
+        assert!(refused(id, "subscription { order { id } }", &[]));
+        let plan = build(&schema(id), "subscription { order { owner { id } status } }", "{}", &[]).unwrap();
+        assert_eq!(
+            (names(&plan.reads.ty).as_str(), &*plan.selection_key),
+            ("{status}", "status")
+        );
+        // Behind one type only.
+        let order: &[(&str, &[&[&str]])] = &[("Order.id", &[&["a"]])];
+        assert!(refused(order, "subscription { node { id } }", &[]));
+        assert!(!refused(order, "subscription { node { ... on Customer { id } } }", &[]));
+    }
+
+    #[test]
+    fn a_selection_may_be_deep_but_not_without_end() {
+        let nested = |depth: usize| {
+            let query = format!(
+                "subscription {{ node {{ {} id {} }} }}",
+                "kids { owner { id } ".repeat(depth),
+                "}".repeat(depth)
+            );
+            build(&schema(&[]), &query, "{}", &[])
+        };
+        // Two types at each of many levels are still planned once a level.
+        assert_eq!(nested(40).unwrap().selected.len(), 3 * 40 + 1);
+        assert!(refusal(nested(MAX_DEPTH)).contains("LIMIT_EXCEEDED"));
+        let wide: String = (0..BUDGET).map(|at| format!("a{at}: id ")).collect();
+        let wide = format!("subscription {{ order {{ {wide} }} }}");
+        assert!(refusal(build(&schema(&[]), &wide, "{}", &[])).contains("LIMIT_EXCEEDED"));
+    }
+
+    #[test]
+    fn places_count_lines_and_characters() {
+        let plan = plan("# é\r\nsubscription {\r order { # ü\n  a: id, status } }");
+        let Shape::Object(order) = &plan.root.ty.shape else {
+            panic!()
+        };
+        assert_eq!(*plan.root.locations, [(3, 2)]);
+        assert_eq!(
+            [&*order.fields[0].locations, &*order.fields[1].locations],
+            [[(4, 3)], [(4, 10)]]
+        );
+    }
+}

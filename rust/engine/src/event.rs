@@ -42,3 +42,10 @@ pub struct Event {
     /// Where it stands in its bus.
     pub offset: Offset,
 }
+
+impl Event {
+    /// An identity for a new event.
+    pub fn new_id() -> Box<str> {
+        uuid::Uuid::now_v7().simple().to_string().into()
+    }
+}

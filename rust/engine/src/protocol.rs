@@ -178,7 +178,8 @@ impl Close {
         }
     }
 
-    fn invalid(detail: &str) -> Close {
+    /// A frame that is no message of the protocol; `detail` says why.
+    pub fn invalid(detail: &str) -> Close {
         Close::new(4400, format!("Invalid message received: {detail}"))
     }
 
@@ -314,6 +315,11 @@ impl Protocol {
     /// Whether operations are allowed: after the ack and before the close.
     pub fn is_acknowledged(&self) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Pinged)
+    }
+
+    /// Whether a close was decided.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
     }
 
     /// How many operations are live.

@@ -1,0 +1,128 @@
+//! Resuming: what a subscription missed is read from the bus's history at the reader's pace, then it goes live without a seam.
+//!
+//! The reader decides the speed: one event is read, judged and resolved when the mailbox has room. The seam is the channel's lock:
+//! a subscription joins the index only when it has read everything up to the channel's last event.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::bus::BusError;
+use crate::engine::{Channel, Engine, Subscription, Ticket};
+use crate::error::Rejection;
+use crate::event::{Audience, Event, Offset};
+use crate::group;
+use crate::mailbox::End;
+use crate::index::Verdict;
+use crate::project::Source;
+use crate::resolver::Call;
+use crate::schema::Kind;
+
+/// Events that are read at once.
+const PAGE: usize = 64;
+/// Results that may wait in the mailbox while history is read.
+const AHEAD: usize = 16;
+
+/// Begins to read after `offset`. History that is known to be gone is refused at once.
+pub(crate) fn start(
+    engine: &Arc<Engine>,
+    subscription: &Arc<Subscription>,
+    ticket: Ticket,
+    offset: Offset,
+) -> Result<(), Rejection> {
+    let hold = Hold { engine: engine.clone(), channel: ticket.channel.clone() };
+    let first = {
+        let mut reading = engine.parts.bus.read(&ticket.operation.channel, offset, PAGE);
+        reading.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+    if let Poll::Ready(Err(error)) = first {
+        return Err(error.into());
+    }
+    let subscription_of_task = subscription.clone();
+    let task = engine.runtime.spawn(async move {
+        let subscription = subscription_of_task;
+        if let Err(error) = run(&hold.engine, &subscription, &ticket, offset).await {
+            let [error] = &Rejection::from(error).errors()[..] else { return };
+            subscription.mailbox.end(End::Error(Arc::new(error.clone())));
+        }
+    });
+    subscription.set_catching_up(task.abort_handle());
+    Ok(())
+}
+
+/// Keeps the channel while history is read, however the task ends.
+struct Hold {
+    engine: Arc<Engine>,
+    channel: Arc<Channel>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.engine.release(&self.channel);
+    }
+}
+
+async fn run(
+    engine: &Arc<Engine>,
+    subscription: &Arc<Subscription>,
+    ticket: &Ticket,
+    mut cursor: Offset,
+) -> Result<(), BusError> {
+    let mailbox = &subscription.mailbox;
+    loop {
+        let page = engine.parts.bus.read(&ticket.operation.channel, cursor, PAGE).await?;
+        if page.is_empty() && engine.join(subscription, ticket, Some(cursor)) {
+            return Ok(());
+        }
+        for event in page {
+            cursor = event.offset;
+            if is_for(ticket, &event) {
+                mailbox.room(AHEAD).await;
+                if mailbox.is_over() {
+                    return Ok(());
+                }
+                replay(engine, subscription, ticket, event).await;
+            }
+        }
+    }
+}
+
+/// Whether the subscription would have heard of this event, under today's rights.
+fn is_for(ticket: &Ticket, event: &Event) -> bool {
+    let tenant = match &event.audience {
+        Audience::All => true,
+        Audience::Tenant(tenant) => *tenant == ticket.viewer.tenant_id,
+    };
+    tenant && ticket.condition.judge(event) == Verdict::Match
+}
+
+async fn replay(engine: &Arc<Engine>, subscription: &Arc<Subscription>, ticket: &Ticket, event: Arc<Event>) {
+    let operation = &ticket.operation;
+    let shared = &engine.shared;
+    let offset = Some(event.offset);
+    let result = if operation.field.declaration.kind == Kind::Passthrough {
+        group::result(&operation.plan, Source::Passthrough(&event.data), offset, shared)
+    } else {
+        let (call, outcome) = Call::single(operation, event, ticket.viewer.clone());
+        shared.resolver.call(call);
+        // A call always finishes: where it is dropped, by an error.
+        let Ok(outcome) = outcome.await else { return };
+        if outcome.is_err() {
+            shared.metrics.resolver_errors.inc();
+        }
+        let source = match &outcome {
+            Ok(value) => Source::Read(value),
+            Err(error) => Source::Failed(error),
+        };
+        group::result(&operation.plan, source, offset, shared)
+    };
+    result.push_to(&subscription.mailbox, &shared.metrics);
+}
+
+impl From<BusError> for Rejection {
+    fn from(error: BusError) -> Rejection {
+        match error {
+            BusError::HistoryLost => Rejection::HistoryLost,
+            BusError::Unavailable(reason) | BusError::Unknown(reason) => Rejection::BusUnavailable(reason),
+        }
+    }
+}

@@ -1,0 +1,586 @@
+//! Where the stages meet: an event comes from the bus, the index finds who hears of it, functions are called once, results go to
+//! mailboxes. Read [`Engine::publish`], [`Receiver::receive`] and [`Engine::subscribe`] in this order.
+//!
+//! # Locks
+//!
+//! They are taken in this order, and none is held across an `.await` or a call into user code: a channel, a place, a
+//! resolve class, a group, a mailbox, an outbox.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+
+use chrono::Utc;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::bus::{BusError, EventBus, Position, Published, Receiver};
+use crate::catch_up;
+use crate::connection::Connection;
+use crate::error::Rejection;
+use crate::event::{Audience, Event, Offset};
+use crate::group::{Group, Results};
+use crate::index::Index;
+use crate::limits::Limits;
+use crate::mailbox::{Capacity, Mailbox, Outbox};
+use crate::metrics::{Counted, Metrics, Module};
+use crate::operation::{Admitted, Documents, Operation, Request};
+use crate::plan::Plan;
+use crate::index::Condition;
+use crate::project::Source;
+use crate::protocol::Resume;
+use crate::resolver::{ClassKey, Generation, ResolveClass, Resolver, Shared, Watcher};
+use crate::schema::Kind;
+use crate::security::Viewer;
+use crate::stream::Stream;
+use crate::tasks::Tasks;
+use crate::timers::Timers;
+
+/// What an engine is made of; all of it outlives one run of the manager.
+#[derive(Clone)]
+pub struct Parts {
+    /// Documents, admitted against the schema.
+    pub documents: Arc<Documents>,
+    /// Where events come from.
+    pub bus: Arc<dyn EventBus>,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// The limits.
+    pub limits: Limits,
+    /// Whether everybody must have a tenant.
+    pub multi_tenant: bool,
+}
+
+/// One run of a manager.
+pub struct Engine {
+    /// What it is made of.
+    pub parts: Parts,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    channels: DashMap<Arc<str>, Arc<Channel>>,
+    /// Sockets by the id that we gave them.
+    pub(crate) connections: DashMap<Arc<str>, Arc<Connection>>,
+    /// Connections that are not acknowledged yet, the oldest first.
+    pub(crate) pending: Mutex<BTreeMap<u64, Weak<Connection>>>,
+    /// Subscribes of this process by label and id.
+    pub(crate) streams: DashMap<(Option<Arc<str>>, Arc<str>), Arc<Stream>>,
+    /// Readers that still have something to take.
+    pub(crate) readers: Arc<Tasks>,
+    timer_task: Mutex<Option<tokio::task::AbortHandle>>,
+    phase: Mutex<Phase>,
+    numbers: AtomicU64,
+}
+
+/// Where in its life an engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The bus is being connected.
+    Starting,
+    /// Everything is accepted.
+    Running,
+    /// What is under way is finished; nothing new is accepted.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+/// Why an event was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The event itself is at fault.
+    #[error("{0}")]
+    Invalid(String),
+    /// The engine does not run.
+    #[error("the manager is stopping")]
+    Stopped,
+    /// The bus did not accept it.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// A request for a subscription.
+pub struct Start<'a> {
+    /// The document and what belongs to it.
+    pub request: Request<'a>,
+    /// Who asks.
+    pub viewer: &'a Arc<Viewer>,
+    /// The operation's id as the client sent it.
+    pub id: &'a Arc<str>,
+    /// What it wants to know of history.
+    pub resume: &'a Resume,
+    /// Where its messages go.
+    pub outbox: &'a Arc<Outbox>,
+    /// The connection's id or label.
+    pub connection_id: Option<&'a Arc<str>>,
+}
+
+/// What became of it.
+pub enum Started {
+    /// It is live.
+    Live(Arc<Subscription>),
+    /// It was a query about the schema: this is its ExecutionResult.
+    Answer(String),
+}
+
+/// All who hear of a channel. Its lock orders the channel's events against each other and against those who join.
+pub(crate) struct Channel {
+    name: Arc<str>,
+    state: Mutex<ChannelState>,
+}
+
+#[derive(Default)]
+struct ChannelState {
+    delivered: Offset,
+    topics: FxHashMap<Option<Arc<str>>, Topic>,
+    /// Catch-ups that need `delivered` to be kept.
+    held: usize,
+    /// It was taken out of the map: whoever wants to join must look it up again.
+    dead: bool,
+}
+
+/// One tenant's part of a channel.
+#[derive(Default)]
+struct Topic {
+    index: Index<Arc<Group>>,
+    classes: FxHashMap<Arc<ClassKey>, (Arc<ResolveClass>, usize)>,
+}
+
+/// A live subscription. It ends by [`Subscription::close`], at the latest when it is dropped.
+pub struct Subscription {
+    /// Its queue.
+    pub mailbox: Arc<Mailbox>,
+    number: u64,
+    engine: Arc<Engine>,
+    place: Mutex<Place>,
+    _counted: Counted,
+}
+
+/// Where a subscription hears of events.
+enum Place {
+    /// It hears of nothing, because nothing can match or because it is closed.
+    Nowhere,
+    /// In the index.
+    Live {
+        channel: Arc<Channel>,
+        tenant: Option<Arc<str>>,
+        group: Arc<Group>,
+        plan: Arc<Plan>,
+        resolve: Option<Arc<ResolveClass>>,
+    },
+    /// It reads history first.
+    CatchingUp(tokio::task::AbortHandle),
+    /// A generator feeds it.
+    Generating(Arc<Generation>),
+}
+
+/// What a subscription needs to join its channel.
+pub(crate) struct Ticket {
+    pub(crate) operation: Operation,
+    pub(crate) viewer: Arc<Viewer>,
+    pub(crate) condition: Condition,
+    pub(crate) channel: Arc<Channel>,
+}
+
+impl Engine {
+    /// Makes an engine; [`Engine::start`] sets it going.
+    pub fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Engine> {
+        let shared = Arc::new(Shared {
+            resolver,
+            limits: parts.limits.clone(),
+            metrics: parts.metrics.clone(),
+            calls: Arc::default(),
+        });
+        Arc::new(Engine {
+            parts,
+            shared,
+            timers: Arc::default(),
+            runtime,
+            channels: DashMap::new(),
+            connections: DashMap::new(),
+            pending: Mutex::default(),
+            streams: DashMap::new(),
+            readers: Arc::default(),
+            timer_task: Mutex::default(),
+            phase: Mutex::new(Phase::Starting),
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// Connects the bus and starts the timers.
+    pub async fn start(self: &Arc<Self>) -> Result<(), BusError> {
+        self.parts.bus.connect(self.clone()).await?;
+        let timers = self.runtime.spawn(self.timers.clone().run());
+        *self.timer_task.lock() = Some(timers.abort_handle());
+        *self.phase.lock() = Phase::Running;
+        Ok(())
+    }
+
+    /// Where in its life it is.
+    pub fn phase(&self) -> Phase {
+        *self.phase.lock()
+    }
+
+    /// A number that no other connection or subscription of this engine has.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, SeqCst)
+    }
+
+    /// The bus's end, for `connection_ack`.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.parts.bus.position()
+    }
+
+    // ---- the way of an event ----
+
+    /// Publishes all of these events or none; their ids are in order.
+    pub fn publish(&self, events: Vec<Event>) -> Result<(Vec<Box<str>>, Published), PublishError> {
+        if self.phase() == Phase::Stopped {
+            return Err(PublishError::Stopped);
+        }
+        for event in &events {
+            self.check(event)?;
+        }
+        let ids: Vec<Box<str>> = events.iter().map(|event| event.id.clone()).collect();
+        let published = self.parts.bus.publish(events);
+        self.parts.metrics.events_published.inc_by(ids.len() as u64);
+        Ok((ids, published))
+    }
+
+    fn check(&self, event: &Event) -> Result<(), PublishError> {
+        let most = self.parts.limits.max_event_bytes;
+        let previous = event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
+        let problem = if event.channel.is_empty() {
+            "channel must not be empty".to_owned()
+        } else if event.event_type.is_empty() {
+            "event_type must not be empty".to_owned()
+        } else if event.size > most || previous > most {
+            let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
+            format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
+        } else if self.parts.multi_tenant
+            && matches!(&event.audience, Audience::Tenant(tenant) if tenant.as_deref().is_none_or(str::is_empty))
+        {
+            "multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(PublishError::Invalid(problem))
+    }
+
+    // ---- those who listen ----
+
+    /// Admits a request and makes it live, or answers a query about the schema.
+    pub fn subscribe(self: &Arc<Self>, start: &Start<'_>) -> Result<Started, Rejection> {
+        if self.phase() != Phase::Running {
+            return Err(Rejection::Stopped);
+        }
+        let Start { request, viewer, .. } = start;
+        if viewer.is_expired(Utc::now()) || self.parts.multi_tenant && !viewer.has_tenant() {
+            return Err(Rejection::Forbidden);
+        }
+        let operation = match self.parts.documents.admit(request, viewer) {
+            Ok(Admitted::Answer(json)) => return Ok(Started::Answer(json)),
+            Ok(Admitted::Subscription(operation)) => operation,
+            Err(rejection) => {
+                if rejection == Rejection::Forbidden {
+                    self.parts.metrics.violation(Module::Fields);
+                }
+                return Err(rejection);
+            }
+        };
+        let from = self.resume_from(start.resume)?;
+        let limits = &self.parts.limits;
+        let capacity = Capacity {
+            messages: limits.queue_messages,
+            bytes: limits.queue_bytes,
+            overflow: operation.field.declaration.overflow.unwrap_or(limits.overflow),
+        };
+        let event_ids = *start.resume != Resume::No && operation.field.declaration.kind != Kind::Generator;
+        let metrics = self.parts.metrics.clone();
+        let subscription = Arc::new(Subscription {
+            mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, start.outbox.clone(), metrics),
+            number: self.number(),
+            engine: self.clone(),
+            place: Mutex::new(Place::Nowhere),
+            _counted: self.parts.metrics.subscription(),
+        });
+        if operation.field.declaration.kind == Kind::Generator {
+            self.generate(&subscription, operation, start);
+            return Ok(Started::Live(subscription));
+        }
+        let declaration = &operation.field.declaration;
+        let bind = |predicate: &Option<_>| predicate.as_ref().map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer));
+        let condition = Condition::new(
+            declaration.event_types.as_deref(),
+            bind(&operation.field.where_),
+            bind(&operation.field.rows),
+        );
+        if condition.is_never() && from.is_none() {
+            return Ok(Started::Live(subscription));
+        }
+        let channel = self.hold(&operation.channel);
+        let ticket = Ticket { operation, viewer: (*viewer).clone(), condition, channel };
+        match from {
+            None => {
+                self.join(&subscription, &ticket, None);
+                self.release(&ticket.channel);
+            }
+            Some(after) => catch_up::start(self, &subscription, ticket, after)?,
+        }
+        Ok(Started::Live(subscription))
+    }
+
+    /// The offset that a resume begins after.
+    fn resume_from(&self, resume: &Resume) -> Result<Option<Offset>, Rejection> {
+        if *resume == Resume::No {
+            return Ok(None);
+        }
+        let end = self.position().ok_or(Rejection::ResumeUnavailable)?;
+        let Resume::After(token) = resume else { return Ok(None) };
+        match Position::parse(token) {
+            Some(position) if position.epoch == end.epoch && position.offset <= end.offset => Ok(Some(position.offset)),
+            _ => Err(Rejection::HistoryLost),
+        }
+    }
+
+    fn generate(&self, subscription: &Arc<Subscription>, operation: Operation, start: &Start<'_>) {
+        let generation = Arc::new(Generation {
+            field: operation.field,
+            arguments: operation.arguments,
+            watcher: Watcher { viewer: start.viewer.clone(), plan: operation.plan },
+            operation_name: start.request.operation_name.map(Into::into),
+            variables: start.request.variables.clone(),
+            connection_id: start.connection_id.cloned(),
+            mailbox: subscription.mailbox.clone(),
+            shared: self.shared.clone(),
+        });
+        *subscription.place.lock() = Place::Generating(generation.clone());
+        self.shared.resolver.generate(generation);
+    }
+
+    /// The channel of this name, kept in the map until it is released.
+    fn hold(&self, name: &str) -> Arc<Channel> {
+        loop {
+            let channel = match self.channels.get(name).map(|found| found.value().clone()) {
+                Some(channel) => channel,
+                None => {
+                    let name: Arc<str> = name.into();
+                    let entry = self.channels.entry(name.clone());
+                    let channel = entry
+                        .or_insert_with(|| {
+                            Arc::new(Channel { name: name.clone(), state: Mutex::default() })
+                        })
+                        .value()
+                        .clone();
+                    self.parts.bus.watch(&name);
+                    channel
+                }
+            };
+            let mut state = channel.state.lock();
+            if !state.dead {
+                state.held += 1;
+                drop(state);
+                return channel;
+            }
+        }
+    }
+
+    /// Gives up a hold; a channel that nobody needs goes away.
+    pub(crate) fn release(&self, channel: &Arc<Channel>) {
+        let mut state = channel.state.lock();
+        state.held -= 1;
+        self.forget_if_unused(channel, &mut state);
+    }
+
+    fn forget_if_unused(&self, channel: &Arc<Channel>, state: &mut ChannelState) {
+        if state.held == 0 && state.topics.is_empty() && !state.dead {
+            state.dead = true;
+            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
+            self.parts.bus.unwatch(&channel.name);
+        }
+    }
+
+    /// Puts a subscription into the index. With a `cursor` only where everything up to the channel's last event has been read.
+    pub(crate) fn join(&self, subscription: &Arc<Subscription>, ticket: &Ticket, cursor: Option<Offset>) -> bool {
+        let Ticket { operation, viewer, condition, channel } = ticket;
+        let mut state = channel.state.lock();
+        if cursor.is_some_and(|cursor| state.delivered > cursor) {
+            return false;
+        }
+        let mut place = subscription.place.lock();
+        if subscription.mailbox.is_over() || condition.is_never() {
+            return true;
+        }
+        subscription.mailbox.listen_since(state.delivered);
+        let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
+        let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
+            let (key, watcher) = ClassKey::of(operation, viewer);
+            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()), 0);
+            let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
+            *users += 1;
+            class.clone()
+        });
+        let group = match topic.index.get(condition.key()) {
+            Some(group) => group.clone(),
+            None => {
+                let group = Group::new(condition.clone());
+                topic.index.insert(condition, group.clone());
+                group
+            }
+        };
+        group.join(subscription.number, subscription.mailbox.clone(), &operation.plan, resolve.clone());
+        *place = Place::Live {
+            channel: channel.clone(),
+            tenant: viewer.tenant_id.clone(),
+            group,
+            plan: operation.plan.clone(),
+            resolve,
+        };
+        true
+    }
+
+    // ---- the end ----
+
+    /// Finishes what is under way, tells every reader the end, and stops. It takes `drain_timeout` at most.
+    pub async fn stop(self: &Arc<Self>) {
+        *self.phase.lock() = Phase::Draining;
+        let deadline = tokio::time::Instant::now() + self.parts.limits.drain_timeout;
+        // A time-out is no error here: what still waits is dropped and counted below.
+        let _ = tokio::time::timeout_at(deadline, self.shared.calls.idle()).await;
+        for stream in self.streams() {
+            stream.drain();
+        }
+        for connection in self.connections() {
+            connection.drain();
+        }
+        let _ = tokio::time::timeout_at(deadline, self.readers.idle()).await;
+        *self.phase.lock() = Phase::Stopped;
+        for stream in self.streams() {
+            stream.stop();
+        }
+        for connection in self.connections() {
+            connection.stop();
+        }
+        self.parts.bus.disconnect().await;
+        let timers = self.timer_task.lock().take();
+        if let Some(timers) = timers {
+            timers.abort();
+        }
+    }
+
+    pub(crate) fn streams(&self) -> Vec<Arc<Stream>> {
+        self.streams.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.connections.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Ends a subscription from the server's side; returns whether it existed.
+    pub fn complete(&self, id: &str, connection_id: Option<&str>) -> bool {
+        if let Some(connection) = connection_id.and_then(|id| self.connections.get(id).map(|found| found.value().clone())) {
+            return connection.complete(id);
+        }
+        let key = (connection_id.map(Arc::from), Arc::from(id));
+        let stream = self.streams.get(&key).map(|found| found.value().clone());
+        stream.is_some_and(|stream| stream.complete())
+    }
+}
+
+impl Receiver for Engine {
+    fn receive(&self, event: Arc<Event>) {
+        let Some(channel) = self.channels.get(&event.channel).map(|found| found.value().clone()) else { return };
+        if self.parts.multi_tenant && event.audience == Audience::Tenant(None) {
+            self.parts.metrics.violation(Module::Tenant);
+            return;
+        }
+        let mut calls = FxHashMap::default();
+        let mut results = Results::new(&event, Source::Passthrough(&event.data), &self.shared);
+        let mut state = channel.state.lock();
+        state.delivered = event.offset;
+        let mut filtered = 0;
+        let mut visit = |topic: &Topic| {
+            filtered += topic.index.matches(&event, |group: &Arc<Group>| group.receive(&event, &mut results, &mut calls));
+        };
+        match &event.audience {
+            Audience::Tenant(tenant) => state.topics.get(tenant).into_iter().for_each(&mut visit),
+            Audience::All => state.topics.values().for_each(&mut visit),
+        }
+        // Offered under the channel's lock: a later event must not be offered before this one.
+        for (class, groups) in calls.into_values() {
+            class.offer(&event, groups);
+        }
+        drop(state);
+        if filtered > 0 {
+            self.parts.metrics.filtered(Module::Rows, filtered as u64);
+        }
+    }
+
+    fn gap(&self, channel: &str) {
+        let Some(channel) = self.channels.get(channel).map(|found| found.value().clone()) else { return };
+        let state = channel.state.lock();
+        for topic in state.topics.values() {
+            topic.index.groups().for_each(|group| group.each_member(|mailbox| mailbox.gap()));
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether the index, a catch-up or a generator feeds it.
+    pub(crate) fn set_catching_up(&self, task: tokio::task::AbortHandle) {
+        let mut place = self.place.lock();
+        // It may have joined, or may have been closed, before its task was known here.
+        if matches!(*place, Place::Nowhere) && !self.mailbox.is_over() {
+            *place = Place::CatchingUp(task);
+        }
+    }
+
+    /// Ends it: nothing more is pushed or can be taken. Returns how many messages were left behind.
+    pub fn close(&self) -> usize {
+        let left = self.mailbox.close();
+        let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
+        match place {
+            Place::Nowhere => {}
+            Place::CatchingUp(task) => task.abort(),
+            Place::Generating(generation) => self.engine.shared.resolver.abandon(&generation),
+            Place::Live { channel, tenant, group, plan, resolve } => {
+                self.leave(&channel, tenant, &group, &plan, resolve.as_ref());
+            }
+        }
+        left
+    }
+
+    fn leave(
+        &self,
+        channel: &Arc<Channel>,
+        tenant: Option<Arc<str>>,
+        group: &Arc<Group>,
+        plan: &Arc<Plan>,
+        resolve: Option<&Arc<ResolveClass>>,
+    ) {
+        let mut state = channel.state.lock();
+        let Some(topic) = state.topics.get_mut(&tenant) else { return };
+        if group.leave(self.number, plan, resolve) {
+            topic.index.remove(group.condition.key());
+        }
+        if let Some(resolve) = resolve
+            && let Some((_, users)) = topic.classes.get_mut(&resolve.key)
+        {
+            *users -= 1;
+            if *users == 0 {
+                topic.classes.remove(&resolve.key);
+            }
+        }
+        if topic.index.is_empty() {
+            state.topics.remove(&tenant);
+        }
+        self.engine.forget_if_unused(channel, &mut state);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

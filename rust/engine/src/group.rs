@@ -1,0 +1,196 @@
+//! Who hears of an event: the groups that the index finds, and the delivery of one result to all of them.
+//!
+//! Members of a [`Group`] have equal conditions. Inside it, those with the same plan share one projection, and those with the
+//! same resolve class share one call.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::error::{GraphQLError, code, errors_json};
+use crate::event::{Event, Offset};
+use crate::mailbox::{Body, Mailbox};
+use crate::metrics::{DropReason, Metrics};
+use crate::plan::Plan;
+use crate::index::Condition;
+use crate::project::{Source, project};
+use crate::resolver::{ResolveClass, Shared};
+
+/// Subscriptions with one condition.
+pub struct Group {
+    /// Their condition.
+    pub condition: Condition,
+    classes: Mutex<Vec<Class>>,
+}
+
+/// Members of a group that receive the same bytes.
+struct Class {
+    plan: Arc<Plan>,
+    resolve: Option<Arc<ResolveClass>>,
+    members: IndexMap<u64, Arc<Mailbox>, FxBuildHasher>,
+}
+
+impl Class {
+    fn is(&self, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
+        Arc::ptr_eq(&self.plan, plan) && self.resolves_by(resolve)
+    }
+
+    fn resolves_by(&self, resolve: Option<&Arc<ResolveClass>>) -> bool {
+        match (&self.resolve, resolve) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Group {
+    /// A group without members.
+    pub fn new(condition: Condition) -> Arc<Group> {
+        Arc::new(Group { condition, classes: Mutex::default() })
+    }
+
+    /// Adds a member.
+    pub fn join(&self, number: u64, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
+        let mut classes = self.classes.lock();
+        if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
+            class.members.insert(number, mailbox);
+            return;
+        }
+        let members = IndexMap::from_iter([(number, mailbox)]);
+        classes.push(Class { plan: plan.clone(), resolve, members });
+    }
+
+    /// Removes a member; returns whether the group is empty now.
+    pub fn leave(&self, number: u64, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
+        let mut classes = self.classes.lock();
+        if let Some(at) = classes.iter().position(|class| class.is(plan, resolve)) {
+            classes[at].members.swap_remove(&number);
+            if classes[at].members.is_empty() {
+                classes.swap_remove(at);
+            }
+        }
+        classes.is_empty()
+    }
+
+    /// Hands an event to the resolve classes of its members, each once, and its passthrough members their results.
+    pub fn receive(
+        self: &Arc<Self>,
+        event: &Event,
+        results: &mut Results<'_>,
+        calls: &mut FxHashMap<*const ResolveClass, (Arc<ResolveClass>, Vec<Arc<Group>>)>,
+    ) {
+        for class in &*self.classes.lock() {
+            match &class.resolve {
+                Some(resolve) => {
+                    let (_, groups) =
+                        calls.entry(Arc::as_ptr(resolve)).or_insert_with(|| (resolve.clone(), Vec::new()));
+                    if !groups.last().is_some_and(|last| Arc::ptr_eq(last, self)) {
+                        groups.push(self.clone());
+                    }
+                }
+                None => class.deliver(event, results),
+            }
+        }
+    }
+
+    /// Delivers the results of an event to those members of a resolve class that heard of it.
+    pub fn deliver(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, results: &mut Results<'_>) {
+        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+            class.deliver(event, results);
+        }
+    }
+
+    /// Every member of a resolve class that heard of an event.
+    pub fn each(
+        &self,
+        resolve: Option<&Arc<ResolveClass>>,
+        event: &Event,
+        mut visit: impl FnMut(&Arc<Plan>, &Arc<Mailbox>),
+    ) {
+        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+            for mailbox in class.members.values().filter(|mailbox| mailbox.hears(event.offset)) {
+                visit(&class.plan, mailbox);
+            }
+        }
+    }
+
+    /// Every member.
+    pub fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
+        self.classes.lock().iter().flat_map(|class| class.members.values()).for_each(visit);
+    }
+
+    /// The plans of a resolve class's members.
+    pub fn each_plan(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, mut visit: impl FnMut(&Arc<Plan>)) {
+        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+            if class.members.values().any(|mailbox| mailbox.hears(event.offset)) {
+                visit(&class.plan);
+            }
+        }
+    }
+}
+
+impl Class {
+    fn deliver(&self, event: &Event, results: &mut Results<'_>) {
+        let mut result = None;
+        for mailbox in self.members.values().filter(|mailbox| mailbox.hears(event.offset)) {
+            // Projected when the first member wants it: a class whose members all came later costs nothing.
+            let result = result.get_or_insert_with(|| results.of(&self.plan));
+            result.push_to(mailbox, &results.shared.metrics);
+        }
+    }
+}
+
+/// The results of one event, projected once for each plan.
+pub struct Results<'a> {
+    event: &'a Event,
+    source: Source<'a>,
+    shared: &'a Shared,
+    done: Vec<(*const Plan, ProjectedResult)>,
+}
+
+impl<'a> Results<'a> {
+    /// Nothing is projected yet.
+    pub fn new(event: &'a Event, source: Source<'a>, shared: &'a Shared) -> Results<'a> {
+        Results { event, source, shared, done: Vec::new() }
+    }
+
+    fn of(&mut self, plan: &Arc<Plan>) -> ProjectedResult {
+        if let Some((_, result)) = self.done.iter().find(|(known, _)| *known == Arc::as_ptr(plan)) {
+            return result.clone();
+        }
+        let result = result(plan, self.source, Some(self.event.offset), self.shared);
+        self.done.push((Arc::as_ptr(plan), result.clone()));
+        result
+    }
+}
+
+/// A result that is ready to be queued.
+#[derive(Clone)]
+pub struct ProjectedResult {
+    body: Arc<Body>,
+    too_large: bool,
+}
+
+impl ProjectedResult {
+    /// Queues it.
+    pub fn push_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
+        if self.too_large {
+            metrics.dropped(DropReason::Result, 1);
+        }
+        mailbox.push(self.body.clone());
+    }
+}
+
+/// Projects a result; one that is too large becomes an error.
+pub fn result(plan: &Plan, source: Source<'_>, offset: Option<Offset>, shared: &Shared) -> ProjectedResult {
+    let projected = project(plan, source, shared.limits.max_result_bytes);
+    let too_large = projected.is_err();
+    let json = projected.unwrap_or_else(|_| {
+        let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
+        format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
+    });
+    ProjectedResult { body: Arc::new(Body { json, offset }), too_large }
+}

@@ -1,0 +1,406 @@
+//! Bounded queues between the engine and a reader: a [`Mailbox`] for each subscription, an [`Outbox`] for each connection.
+//!
+//! A publisher never waits for a reader. The engine pushes, a transport takes; nothing here knows frames or sockets.
+//!
+//! # Lagging
+//!
+//! A mailbox holds at most `queue_messages` messages and `queue_bytes` bytes of results, and all mailboxes of an outbox
+//! hold `connection_queue_bytes` together. A message that nothing else waits beside enters whatever its size. What has no
+//! room is handled by the subscription's [`Overflow`]; whatever is lost is counted, and the next message that the
+//! reader takes carries the count.
+//!
+//! # Closing
+//!
+//! A mailbox [ends](Mailbox::end) once. What was queued before a [`End::Complete`] or [`End::Error`] is still taken, then the end
+//! itself, then nothing. Any other end discards what waits. After [`Mailbox::close`], by the reader, nothing can be taken.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+use parking_lot::Mutex;
+
+use crate::error::GraphQLError;
+use crate::event::Offset;
+use crate::limits::Overflow;
+use crate::metrics::{DropReason, Metrics};
+
+/// One result, made once and shared by all who receive it.
+#[derive(Debug)]
+pub struct Body {
+    /// The ExecutionResult as JSON text; it ends with `}`.
+    pub json: String,
+    /// The event that it stems from, where there is one.
+    pub offset: Option<Offset>,
+}
+
+/// How a subscription ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// Nothing follows.
+    Complete,
+    /// A generator raised, or history was lost.
+    Error(Arc<GraphQLError>),
+    /// The authority of the viewer ended.
+    Forbidden,
+    /// The reader was too slow.
+    Slow,
+}
+
+/// What a reader takes.
+#[derive(Debug)]
+pub enum Taken {
+    /// A result.
+    Next {
+        /// The result itself.
+        body: Arc<Body>,
+        /// How many messages were lost since the previous one.
+        dropped: u64,
+        /// Whether the bus lost events before this one.
+        gap: bool,
+    },
+    /// The end; nothing follows.
+    End(End),
+}
+
+/// Tells a reader that there is something to take. It is called under locks: it must neither block nor call back.
+pub trait Notify: Send + Sync {
+    /// Wakes the reader.
+    fn notify(&self);
+}
+
+/// What all subscriptions of one reader share.
+pub struct Outbox {
+    ready: Mutex<VecDeque<Arc<Mailbox>>>,
+    bytes: AtomicUsize,
+    max_bytes: usize,
+    signalled: AtomicBool,
+    slow: AtomicBool,
+    notify: Arc<dyn Notify>,
+}
+
+impl Outbox {
+    /// An empty outbox whose reader is woken by `notify`.
+    pub fn new(max_bytes: usize, notify: Arc<dyn Notify>) -> Arc<Outbox> {
+        Arc::new(Outbox {
+            ready: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            max_bytes,
+            signalled: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
+            notify,
+        })
+    }
+
+    /// Takes the next item of any of its mailboxes, in turn.
+    pub fn take(&self) -> Option<(Arc<Mailbox>, Taken)> {
+        loop {
+            let mailbox = self.ready.lock().pop_front()?;
+            let (taken, more) = mailbox.take_one();
+            if more {
+                self.ready.lock().push_back(mailbox.clone());
+            }
+            if let Some(taken) = taken {
+                return Some((mailbox, taken));
+            }
+        }
+    }
+
+    /// To be called before taking: whatever comes from now on wakes the reader again.
+    pub fn listen(&self) {
+        self.signalled.store(false, SeqCst);
+    }
+
+    /// Wakes the reader, unless it has been woken since it last listened.
+    pub fn signal(&self) {
+        if !self.signalled.swap(true, SeqCst) {
+            self.notify.notify();
+        }
+    }
+
+    /// Whether a mailbox overflowed that ends the whole connection.
+    pub fn is_slow(&self) -> bool {
+        self.slow.load(SeqCst)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.ready.lock().is_empty()
+    }
+
+    /// The bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(SeqCst)
+    }
+
+    fn overflowed(&self) {
+        if !self.slow.swap(true, SeqCst) {
+            // Even a reader that is stuck in a send must hear of this.
+            self.signalled.store(true, SeqCst);
+            self.notify.notify();
+        }
+    }
+}
+
+/// The limits of one mailbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Messages that may wait.
+    pub messages: usize,
+    /// Bytes of results that may wait.
+    pub bytes: usize,
+    /// What happens beyond that.
+    pub overflow: Overflow,
+}
+
+/// The queue of one subscription.
+pub struct Mailbox {
+    /// The operation's id as the client sent it.
+    pub id: Arc<str>,
+    /// Whether its messages carry `extensions.eventId`.
+    pub event_ids: bool,
+    /// Only events beyond this offset are for it.
+    since: AtomicU64,
+    capacity: Capacity,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    /// Woken when something was taken; for those who fill the mailbox at the reader's pace.
+    room: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Made at the first message, given back after a burst: an idle subscription has none.
+    queue: Option<Queue>,
+    bytes: usize,
+    dropped: u64,
+    gap: bool,
+    end: Option<End>,
+    /// It stands in the outbox's list of those that have something to take.
+    listed: bool,
+    /// The end was taken, or the reader went away.
+    closed: bool,
+}
+
+struct Queue {
+    sender: flume::Sender<Arc<Body>>,
+    receiver: flume::Receiver<Arc<Body>>,
+    most: usize,
+}
+
+/// A queue that has grown beyond this is given back once it is empty.
+const KEEP_MESSAGES: usize = 32;
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new(
+        id: Arc<str>,
+        event_ids: bool,
+        capacity: Capacity,
+        outbox: Arc<Outbox>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Mailbox> {
+        Arc::new(Mailbox {
+            id,
+            event_ids,
+            since: AtomicU64::new(0),
+            capacity,
+            outbox,
+            metrics,
+            state: Mutex::default(),
+            room: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// From now on it hears of events beyond `offset`.
+    pub fn listen_since(&self, offset: Offset) {
+        self.since.store(offset, SeqCst);
+    }
+
+    /// Whether the event at `offset` came after it began to listen.
+    pub fn hears(&self, offset: Offset) -> bool {
+        offset > self.since.load(SeqCst)
+    }
+
+    /// Queues a result, or handles the overflow.
+    pub fn push(self: &Arc<Self>, body: Arc<Body>) {
+        let mut state = self.state.lock();
+        if state.end.is_some() || state.closed || self.outbox.is_slow() {
+            return;
+        }
+        let size = body.json.len();
+        while !self.fits(&state, size) {
+            let lost = match self.capacity.overflow {
+                Overflow::Disconnect => {
+                    self.metrics.dropped(DropReason::Overflow, state.waiting() as u64 + 1);
+                    self.discard(&mut state);
+                    drop(state);
+                    self.outbox.overflowed();
+                    return;
+                }
+                Overflow::DropNewest => None,
+                Overflow::DropOldest | Overflow::Latest => self.pop(&mut state),
+            };
+            state.dropped += 1;
+            self.metrics.dropped(DropReason::Overflow, 1);
+            if lost.is_none() {
+                return;
+            }
+        }
+        state.bytes += size;
+        self.outbox.bytes.fetch_add(size, SeqCst);
+        state.queue().push(body);
+        self.list(&mut state);
+    }
+
+    /// Notes that messages were lost before they could be queued.
+    pub fn lost(&self, count: u64, reason: DropReason) {
+        let mut state = self.state.lock();
+        if state.end.is_none() && !state.closed {
+            state.dropped += count;
+            self.metrics.dropped(reason, count);
+        }
+    }
+
+    /// The next message says that the bus lost events.
+    pub fn gap(&self) {
+        self.state.lock().gap = true;
+    }
+
+    /// Ends the subscription; a second end changes nothing. Returns whether this was the first.
+    pub fn end(self: &Arc<Self>, end: End) -> bool {
+        let mut state = self.state.lock();
+        if state.end.is_some() || state.closed {
+            return false;
+        }
+        if matches!(end, End::Forbidden | End::Slow) {
+            self.discard(&mut state);
+        }
+        state.end = Some(end);
+        self.list(&mut state);
+        self.room.notify_waiters();
+        true
+    }
+
+    /// The reader goes away: nothing can be taken or pushed any more. Returns how many messages it leaves behind.
+    pub fn close(&self) -> usize {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let left = state.waiting();
+        self.discard(&mut state);
+        self.room.notify_waiters();
+        left
+    }
+
+    /// Whether it has ended or its reader has gone: pushing is in vain.
+    pub fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.closed || state.end.is_some()
+    }
+
+    /// How many messages wait.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting()
+    }
+
+    /// Whether fewer than `messages` wait and half of the bytes are free, or it is over.
+    pub fn has_room(&self, messages: usize) -> bool {
+        let state = self.state.lock();
+        let free = state.waiting() < messages.min(self.capacity.messages) && state.bytes <= self.capacity.bytes / 2;
+        // What others hold of the connection's bytes must not be overrun, and an empty mailbox can always be filled.
+        let shared = state.waiting() == 0 || self.outbox.bytes() <= self.outbox.max_bytes / 2;
+        free && shared || state.closed || state.end.is_some()
+    }
+
+    /// Resolves when it has room.
+    pub async fn room(&self, messages: usize) {
+        loop {
+            let woken = self.room.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if self.has_room(messages) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// Whether a message of this size has room.
+    fn fits(&self, state: &State, size: usize) -> bool {
+        let waiting = state.waiting();
+        let together = self.outbox.bytes();
+        if waiting == 0 && together == 0 {
+            return true;
+        }
+        let most = if self.capacity.overflow == Overflow::Latest { 1 } else { self.capacity.messages };
+        waiting < most && state.bytes + size <= self.capacity.bytes && together + size <= self.outbox.max_bytes
+    }
+
+    fn list(self: &Arc<Self>, state: &mut State) {
+        if !state.listed {
+            state.listed = true;
+            self.outbox.ready.lock().push_back(self.clone());
+        }
+        self.outbox.signal();
+    }
+
+    /// Takes one item; the flag says that more can be taken.
+    fn take_one(&self) -> (Option<Taken>, bool) {
+        let mut state = self.state.lock();
+        let taken = match self.pop(&mut state) {
+            _ if state.closed => None,
+            Some(body) => {
+                let dropped = std::mem::take(&mut state.dropped);
+                let gap = std::mem::take(&mut state.gap);
+                Some(Taken::Next { body, dropped, gap })
+            }
+            None => state.end.clone().map(|end| {
+                state.closed = true;
+                Taken::End(end)
+            }),
+        };
+        let more = !state.closed && (state.waiting() > 0 || state.end.is_some());
+        state.listed = more;
+        self.room.notify_waiters();
+        (taken, more)
+    }
+
+    fn pop(&self, state: &mut State) -> Option<Arc<Body>> {
+        let queue = state.queue.as_ref()?;
+        let body = queue.receiver.try_recv().ok()?;
+        if queue.most > KEEP_MESSAGES && queue.receiver.is_empty() {
+            state.queue = None;
+        }
+        state.bytes -= body.json.len();
+        self.outbox.bytes.fetch_sub(body.json.len(), SeqCst);
+        Some(body)
+    }
+
+    fn discard(&self, state: &mut State) {
+        state.queue = None;
+        self.outbox.bytes.fetch_sub(std::mem::take(&mut state.bytes), SeqCst);
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.receiver.len())
+    }
+
+    fn queue(&mut self) -> &mut Queue {
+        self.queue.get_or_insert_with(|| {
+            let (sender, receiver) = flume::unbounded();
+            Queue { sender, receiver, most: 0 }
+        })
+    }
+}
+
+impl Queue {
+    /// Its bounds were checked under the mailbox's lock: the channel itself has none.
+    fn push(&mut self, body: Arc<Body>) {
+        // Both ends live here, so the channel cannot be disconnected.
+        let _ = self.sender.send(body);
+        self.most = self.most.max(self.receiver.len());
+    }
+}

@@ -1,0 +1,338 @@
+//! Functions: the one port to user code, and the classes that share a call.
+//!
+//! A [`ResolveClass`] is a field with its coerced arguments and, only where the function takes `info`, a viewer and a selection. For each event
+//! that somebody in it hears of, the function is called once. Up to `resolver_concurrency` events of a class are under way at
+//! once; their results are delivered in the order of the events, so a slow function delays its own class alone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{GraphQLError, code};
+use crate::event::Event;
+use crate::group::{self, Group, Results};
+use crate::limits::Limits;
+use crate::mailbox::{End, Mailbox};
+use crate::metrics::{DropReason, Metrics};
+use crate::operation::Operation;
+use crate::plan::{Plan, Reads};
+use crate::project::Source;
+use crate::schema::Field;
+use crate::security::Viewer;
+use crate::tasks::{Tasks, UnderWay};
+use crate::value::Value;
+
+/// Calls user code. Both functions are called under locks: they must only queue what they were given and return.
+pub trait Resolver: Send + Sync {
+    /// Calls a function for one event; the outcome goes to [`Call::finish`].
+    fn call(&self, call: Call);
+    /// Starts a generator; what it yields goes to [`Generation::emit`].
+    fn generate(&self, generation: Arc<Generation>);
+    /// The subscription of this generator has ended.
+    fn abandon(&self, generation: &Arc<Generation>);
+}
+
+/// What a function with `info` may know of who is watching.
+#[derive(Clone)]
+pub struct Watcher {
+    /// Who.
+    pub viewer: Arc<Viewer>,
+    /// A plan of the selection.
+    pub plan: Arc<Plan>,
+}
+
+/// One call of a function for one event.
+pub struct Call {
+    /// The declaration.
+    pub field: Arc<Field>,
+    /// The event.
+    pub event: Arc<Event>,
+    /// Coerced arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Who watches, where the function takes `info`.
+    pub watcher: Option<Watcher>,
+    destination: Destination,
+    finished: bool,
+}
+
+enum Destination {
+    Class { class: Arc<ResolveClass>, number: u64 },
+    One { plan: Arc<Plan>, outcome: tokio::sync::oneshot::Sender<Outcome> },
+}
+
+/// What a function gave: a tree of what was read, or why not.
+pub type Outcome = Result<Value, Arc<GraphQLError>>;
+
+impl Call {
+    /// A call whose outcome goes to one place.
+    pub fn single(
+        operation: &Operation,
+        event: Arc<Event>,
+        viewer: Arc<Viewer>,
+    ) -> (Call, tokio::sync::oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let Operation { field, arguments, plan, .. } = operation;
+        let watcher = field.declaration.takes_info.then(|| Watcher { viewer, plan: plan.clone() });
+        let destination = Destination::One { plan: plan.clone(), outcome: sender };
+        let (field, arguments) = (field.clone(), arguments.clone());
+        (Call { field, event, arguments, watcher, destination, finished: false }, receiver)
+    }
+
+    /// What has to be read of the function's result: what those who wait for it have selected. `None`: nobody does any more.
+    pub fn reads(&self) -> Option<Arc<Reads>> {
+        match &self.destination {
+            Destination::Class { class, number } => class.reads(*number),
+            Destination::One { plan, .. } => Some(plan.reads.clone()),
+        }
+    }
+
+    /// The outcome.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.deliver(outcome);
+    }
+
+    fn deliver(&mut self, outcome: Outcome) {
+        self.finished = true;
+        match &mut self.destination {
+            Destination::Class { class, number } => class.finish(*number, outcome),
+            Destination::One { outcome: sender, .. } => {
+                // A receiver that has gone does not want it any more.
+                let (unused, _) = tokio::sync::oneshot::channel();
+                let _ = std::mem::replace(sender, unused).send(outcome);
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.finished {
+            let error = GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error");
+            self.deliver(Err(Arc::new(error)));
+        }
+    }
+}
+
+/// What those who share a call have in common.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ClassKey {
+    field: usize,
+    arguments: Arc<str>,
+    /// Viewer and selection, where the function takes `info`.
+    watcher: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl ClassKey {
+    /// The key of an operation for a viewer, and what the function may know of who is watching.
+    pub fn of(operation: &Operation, viewer: &Arc<Viewer>) -> (Arc<ClassKey>, Option<Watcher>) {
+        let Operation { field, plan, arguments_key, .. } = operation;
+        let watcher =
+            field.declaration.takes_info.then(|| Watcher { viewer: viewer.clone(), plan: plan.clone() });
+        let key = ClassKey {
+            field: field.index,
+            arguments: arguments_key.clone(),
+            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
+        };
+        (Arc::new(key), watcher)
+    }
+}
+
+/// Those who share the calls of one function.
+pub struct ResolveClass {
+    /// What they have in common.
+    pub key: Arc<ClassKey>,
+    field: Arc<Field>,
+    arguments: Arc<Value>,
+    watcher: Option<Watcher>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What all classes of an engine share.
+pub struct Shared {
+    /// The port.
+    pub resolver: Arc<dyn Resolver>,
+    /// The limits.
+    pub limits: Limits,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Calls under way, for draining.
+    pub calls: Arc<Tasks>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the first slot; numbers go on by one.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// How many slots, from the first, have been started.
+    started: usize,
+    /// The bytes of the events that have not.
+    waiting_bytes: usize,
+}
+
+/// An event on its way through the class.
+struct Slot {
+    event: Arc<Event>,
+    /// Those who hear of it.
+    groups: Vec<Arc<Group>>,
+    outcome: Option<Outcome>,
+    _under_way: UnderWay,
+}
+
+impl ResolveClass {
+    /// A class that nothing waits in.
+    pub fn new(
+        key: Arc<ClassKey>,
+        operation: &Operation,
+        watcher: Option<Watcher>,
+        shared: Arc<Shared>,
+    ) -> Arc<ResolveClass> {
+        let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
+        Arc::new(ResolveClass { key, field, arguments, watcher, shared, state: Mutex::default() })
+    }
+
+    /// Takes an event that these groups hear of, or drops it where too many wait.
+    pub fn offer(self: &Arc<Self>, event: &Arc<Event>, groups: Vec<Arc<Group>>) {
+        let limits = &self.shared.limits;
+        let mut state = self.state.lock();
+        let waiting = state.slots.len() - state.started;
+        let starts_now = state.started < limits.resolver_concurrency;
+        let has_room =
+            waiting < limits.queue_messages && state.waiting_bytes + event.size <= limits.queue_bytes || waiting == 0;
+        if !starts_now && !has_room {
+            drop(state);
+            for group in groups {
+                group.each(Some(self), event, |_, mailbox| mailbox.lost(1, DropReason::Resolver));
+            }
+            return;
+        }
+        state.waiting_bytes += event.size;
+        let under_way = self.shared.calls.start();
+        state.slots.push_back(Slot { event: event.clone(), groups, outcome: None, _under_way: under_way });
+        let calls = self.start(&mut state);
+        drop(state);
+        self.call(calls);
+    }
+
+    fn finish(self: &Arc<Self>, number: u64, outcome: Outcome) {
+        if outcome.is_err() {
+            self.shared.metrics.resolver_errors.inc();
+        }
+        let mut state = self.state.lock();
+        let at = (number - state.first) as usize;
+        state.slots[at].outcome = Some(outcome);
+        while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
+            // Delivered under the lock: a later event of the class must not overtake.
+            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way }) = state.slots.pop_front() {
+                state.first += 1;
+                state.started -= 1;
+                let source = match &outcome {
+                    Ok(value) => Source::Read(value),
+                    Err(error) => Source::Failed(error),
+                };
+                let mut results = Results::new(&event, source, &self.shared);
+                for group in groups {
+                    group.deliver(Some(self), &event, &mut results);
+                }
+            }
+        }
+        let calls = self.start(&mut state);
+        drop(state);
+        self.call(calls);
+    }
+
+    /// Begins what may be begun.
+    fn start(self: &Arc<Self>, state: &mut State) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while state.started < self.shared.limits.resolver_concurrency && state.started < state.slots.len() {
+            let number = state.first + state.started as u64;
+            let event = state.slots[state.started].event.clone();
+            state.waiting_bytes -= event.size;
+            state.started += 1;
+            calls.push(Call {
+                field: self.field.clone(),
+                event,
+                arguments: self.arguments.clone(),
+                watcher: self.watcher.clone(),
+                destination: Destination::Class { class: self.clone(), number },
+                finished: false,
+            });
+        }
+        calls
+    }
+
+    /// The port is called without the lock: it may finish a call at once.
+    fn call(&self, calls: Vec<Call>) {
+        for call in calls {
+            self.shared.resolver.call(call);
+        }
+    }
+
+    fn reads(self: &Arc<Self>, number: u64) -> Option<Arc<Reads>> {
+        let (event, groups) = {
+            let state = self.state.lock();
+            let slot = &state.slots[(number - state.first) as usize];
+            (slot.event.clone(), slot.groups.clone())
+        };
+        let mut plans: Vec<Arc<Plan>> = Vec::new();
+        for group in groups {
+            group.each_plan(Some(self), &event, |plan| {
+                if !plans.iter().any(|known| Arc::ptr_eq(known, plan)) {
+                    plans.push(plan.clone());
+                }
+            });
+        }
+        plans.split_first().map(|(first, others)| Reads::union(first, others))
+    }
+}
+
+/// A running generator and the subscription that it fills.
+pub struct Generation {
+    /// The declaration.
+    pub field: Arc<Field>,
+    /// Coerced arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Who watches, and what was selected.
+    pub watcher: Watcher,
+    /// The operation's name, where the document or the request has one.
+    pub operation_name: Option<Box<str>>,
+    /// The variables as they were sent.
+    pub variables: Value,
+    /// The connection's id or label.
+    pub connection_id: Option<Arc<str>>,
+    /// Where the results go.
+    pub mailbox: Arc<Mailbox>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Generation {
+    /// Resolves when the mailbox has room for one more, or is over; the answer says whether to go on.
+    pub async fn room(&self) -> bool {
+        self.mailbox.room(self.shared.limits.queue_messages).await;
+        !self.mailbox.is_over()
+    }
+
+    /// Whether the mailbox has room for one more now.
+    pub fn has_room(&self) -> bool {
+        !self.mailbox.is_over() && self.mailbox.has_room(self.shared.limits.queue_messages)
+    }
+
+    /// One value that the generator yielded, read for this subscription's selection.
+    pub fn emit(&self, value: &Value) {
+        let result = group::result(&self.watcher.plan, Source::Read(value), None, &self.shared);
+        result.push_to(&self.mailbox, &self.shared.metrics);
+    }
+
+    /// It ended by itself, or raised.
+    pub fn finish(&self, outcome: Result<(), GraphQLError>) {
+        match outcome {
+            Ok(()) => self.mailbox.end(End::Complete),
+            Err(error) => {
+                self.shared.metrics.resolver_errors.inc();
+                self.mailbox.end(End::Error(Arc::new(error)))
+            }
+        };
+    }
+}

@@ -1,0 +1,222 @@
+//! A subscription inside this process: what `manager.subscribe` iterates over.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use chrono::Utc;
+use parking_lot::Mutex;
+
+use crate::connection::extensions;
+use crate::engine::{Engine, Start, Started, Subscription};
+use crate::error::{GraphQLError, Rejection};
+use crate::mailbox::{End, Notify, Outbox, Taken};
+use crate::metrics::DropReason;
+use crate::operation::Request;
+use crate::protocol::{self, NextHead, Resume};
+use crate::security::Viewer;
+use crate::tasks::UnderWay;
+use crate::timers::{Alarm, Timed};
+
+/// What a message looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A whole graphql-transport-ws `next` message.
+    Next,
+    /// The bare ExecutionResult.
+    Result,
+}
+
+/// What is asked for.
+pub struct Ask<'a> {
+    /// The document and what belongs to it.
+    pub request: Request<'a>,
+    /// Who asks.
+    pub viewer: Arc<Viewer>,
+    /// The subscription's id.
+    pub id: Arc<str>,
+    /// A label; ids are unique under it.
+    pub connection_id: Option<Arc<str>>,
+    /// What its messages look like.
+    pub framing: Framing,
+    /// What it wants to know of history.
+    pub resume: Resume,
+}
+
+/// Why a stream was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The id or the label is in use.
+    #[error("{0}")]
+    InUse(String),
+    /// The request was refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+/// A live subscription of this process.
+pub struct Stream {
+    engine: Arc<Engine>,
+    outbox: Arc<Outbox>,
+    key: (Option<Arc<str>>, Arc<str>),
+    framing: Framing,
+    head: NextHead,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    subscription: Option<Arc<Subscription>>,
+    alarm: Option<Alarm>,
+    under_way: Option<UnderWay>,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A message.
+    Message(String),
+    /// The iteration ends.
+    Complete,
+    /// It ends by an error.
+    Failed(Arc<GraphQLError>),
+    /// The viewer's authority ended.
+    Forbidden,
+    /// The reader was too slow.
+    Slow,
+}
+
+impl Stream {
+    /// Subscribes; from now on every event is seen.
+    pub fn open(engine: &Arc<Engine>, ask: &Ask<'_>, notify: Arc<dyn Notify>) -> Result<Arc<Stream>, OpenError> {
+        let key = (ask.connection_id.clone(), ask.id.clone());
+        if let Some(label) = &ask.connection_id
+            && engine.connections.contains_key(label)
+        {
+            return Err(OpenError::InUse(format!("connection_id {label:?} is a socket's")));
+        }
+        let stream = Arc::new(Stream {
+            engine: engine.clone(),
+            outbox: Outbox::new(engine.parts.limits.connection_queue_bytes, notify),
+            key: key.clone(),
+            framing: ask.framing,
+            head: NextHead::new(&ask.id),
+            state: Mutex::default(),
+        });
+        // The place is taken before anything is started, so that two opens under one id cannot both succeed.
+        match engine.streams.entry(key) {
+            dashmap::Entry::Occupied(_) => {
+                return Err(OpenError::InUse(format!("subscription_id {:?} is in use", ask.id)));
+            }
+            dashmap::Entry::Vacant(vacant) => drop(vacant.insert(stream.clone())),
+        }
+        let started = engine.subscribe(&Start {
+            request: Request { ..ask.request },
+            viewer: &ask.viewer,
+            id: &ask.id,
+            resume: &ask.resume,
+            outbox: &stream.outbox,
+            connection_id: ask.connection_id.as_ref(),
+        });
+        match started {
+            Ok(Started::Live(subscription)) => {
+                let expires = ask.viewer.expires_in(Utc::now()).map(|left| tokio::time::Instant::now().into_std() + left);
+                let timed: Weak<dyn Timed> = Arc::<Stream>::downgrade(&stream);
+                let mut state = stream.state.lock();
+                state.subscription = Some(subscription);
+                state.under_way = Some(engine.readers.start());
+                engine.timers.set(&mut state.alarm, expires, timed);
+                drop(state);
+                Ok(stream)
+            }
+            Ok(Started::Answer(_)) => {
+                stream.close();
+                let error = GraphQLError::new(
+                    crate::error::code::VALIDATION_FAILED,
+                    "manager.subscribe takes a subscription operation",
+                );
+                Err(Rejection::Request(vec![error]).into())
+            }
+            Err(rejection) => {
+                stream.close();
+                Err(rejection.into())
+            }
+        }
+    }
+
+    /// Takes the next message, or the end; `None` until the outbox notifies.
+    pub fn take(&self) -> Option<Delivery> {
+        if self.outbox.is_slow() {
+            self.close();
+            return Some(Delivery::Slow);
+        }
+        let Some((mailbox, taken)) = self.outbox.take() else {
+            // One that was closed gives nothing but the end.
+            return self.state.lock().subscription.is_none().then_some(Delivery::Complete);
+        };
+        let delivery = match taken {
+            Taken::Next { body, dropped, gap } => {
+                self.engine.parts.metrics.events_delivered.inc();
+                let extensions = extensions(&self.engine, &mailbox, &body, dropped, gap);
+                return Some(Delivery::Message(match self.framing {
+                    Framing::Next => self.head.next(&body.json, extensions.as_deref()),
+                    Framing::Result => protocol::result(&body.json, extensions.as_deref()).concat(),
+                }));
+            }
+            Taken::End(End::Complete) => Delivery::Complete,
+            Taken::End(End::Error(error)) => Delivery::Failed(error),
+            Taken::End(End::Forbidden) => Delivery::Forbidden,
+            Taken::End(End::Slow) => Delivery::Slow,
+        };
+        self.close();
+        Some(delivery)
+    }
+
+    /// To be called before [`Stream::take`] is called until it gives `None`.
+    pub fn listen(&self) {
+        self.outbox.listen();
+    }
+
+    /// The reader goes away. Returns how many messages it leaves behind.
+    pub fn close(&self) -> usize {
+        let (subscription, mut alarm) = {
+            let mut state = self.state.lock();
+            state.under_way = None;
+            (state.subscription.take(), state.alarm.take())
+        };
+        self.engine.timers.set(&mut alarm, None, Weak::<Stream>::new());
+        self.engine.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
+        subscription.map_or(0, |subscription| subscription.close())
+    }
+
+    /// Ends it from the server's side, after what is queued.
+    pub(crate) fn complete(&self) -> bool {
+        let subscription = self.state.lock().subscription.clone();
+        subscription.is_some_and(|subscription| subscription.mailbox.end(End::Complete))
+    }
+
+    /// Ends it after what is queued; one where nothing is queued needs no waiting for.
+    pub(crate) fn drain(&self) {
+        self.complete();
+        let mut state = self.state.lock();
+        if state.subscription.as_ref().is_none_or(|subscription| subscription.mailbox.waiting() == 0) {
+            state.under_way = None;
+        }
+    }
+
+    /// Gives up what draining has not delivered, and counts it. The reader, if there is one, finds the end.
+    pub(crate) fn stop(&self) {
+        let left = self.close();
+        self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
+        self.outbox.signal();
+    }
+}
+
+impl Timed for Stream {
+    fn tick(&self, _now: Instant) {
+        let mut state = self.state.lock();
+        state.alarm = None;
+        if let Some(subscription) = &state.subscription {
+            subscription.mailbox.end(End::Forbidden);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One queue of deadlines for all connections and subscriptions, served by one task.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Something that wants to be told when its time has come.
+pub trait Timed: Send + Sync {
+    /// The time has come: its alarm is gone, and it may set the next.
+    fn tick(&self, now: Instant);
+}
+
+/// When one [`Timed`] is due; at most one alarm of each is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    at: Instant,
+    number: u64,
+}
+
+/// The deadlines of an engine.
+#[derive(Default)]
+pub struct Timers {
+    queue: Mutex<Queue>,
+    earlier: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    alarms: BTreeMap<Alarm, Weak<dyn Timed>>,
+    next: u64,
+}
+
+impl Timers {
+    /// Sets an alarm in place of the one that is held, where it differs.
+    pub fn set(&self, held: &mut Option<Alarm>, at: Option<Instant>, timed: Weak<dyn Timed>) {
+        if held.map(|alarm| alarm.at) == at {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        if let Some(alarm) = held.take() {
+            queue.alarms.remove(&alarm);
+        }
+        let Some(at) = at else { return };
+        queue.next += 1;
+        let alarm = Alarm { at, number: queue.next };
+        let is_first = queue.alarms.first_key_value().is_none_or(|(first, _)| alarm < *first);
+        queue.alarms.insert(alarm, timed);
+        *held = Some(alarm);
+        if is_first {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Tells everybody whose time has come, until it is aborted.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let first = self.queue.lock().alarms.first_key_value().map(|(alarm, _)| alarm.at);
+            match first {
+                None => self.earlier.notified().await,
+                Some(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => self.tell(tokio::time::Instant::now().into_std()),
+                        () = self.earlier.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut queue = self.queue.lock();
+                match queue.alarms.first_entry() {
+                    Some(entry) if entry.key().at <= now => entry.remove(),
+                    _ => return,
+                }
+            };
+            // Told without the lock: it may set its next alarm.
+            if let Some(timed) = due.upgrade() {
+                timed.tick(now);
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The engine's port to user code: calls are queued from any thread, and started on the loop that entered the manager, in batches.
+
+use std::sync::{Arc, Weak};
+
+use fraiseql_subs_engine::error::{GraphQLError, code};
+use fraiseql_subs_engine::event::{Audience, Event};
+use fraiseql_subs_engine::plan::Reads;
+use fraiseql_subs_engine::resolver::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
+use fraiseql_subs_engine::schema::Field;
+use fraiseql_subs_engine::value::Value;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3_async_runtimes::generic::future_into_py;
+
+use crate::read::Reading;
+use crate::runtime::Tokio;
+use crate::wake::{Bridge, OnLoop};
+use crate::{convert, errors};
+
+/// What Python brings along to run functions.
+pub(crate) struct Functions {
+    /// The class `Event`.
+    pub(crate) event: Py<PyAny>,
+    /// Starts a list of [`Call`]s.
+    pub(crate) start: Py<PyAny>,
+    /// Starts a [`Generation`].
+    pub(crate) generate: Py<PyAny>,
+    /// Ends one, by its key.
+    pub(crate) abandon: Py<PyAny>,
+    /// Says what a client may know of an exception.
+    pub(crate) mask: Py<PyAny>,
+    /// Names of GraphQL types by Python class.
+    pub(crate) type_names: Py<PyAny>,
+}
+
+/// The engine's port.
+pub(crate) struct Port {
+    me: Weak<Port>,
+    home: Arc<Bridge>,
+    functions: Arc<Functions>,
+    queue: Mutex<Vec<Work>>,
+}
+
+enum Work {
+    Call(EngineCall),
+    Generate(Arc<EngineGeneration>),
+    Abandon(Arc<EngineGeneration>),
+}
+
+impl Port {
+    pub(crate) fn new(home: Arc<Bridge>, functions: Arc<Functions>) -> Arc<Port> {
+        Arc::new_cyclic(|me| Port { me: me.clone(), home, functions, queue: Mutex::default() })
+    }
+
+    fn push(&self, work: Work) {
+        let was_empty = {
+            let mut queue = self.queue.lock();
+            queue.push(work);
+            queue.len() == 1
+        };
+        if was_empty && let Some(me) = self.me.upgrade() {
+            self.home.push(me);
+        }
+    }
+}
+
+impl Resolver for Port {
+    fn call(&self, call: EngineCall) {
+        self.push(Work::Call(call));
+    }
+
+    fn generate(&self, generation: Arc<EngineGeneration>) {
+        self.push(Work::Generate(generation));
+    }
+
+    fn abandon(&self, generation: &Arc<EngineGeneration>) {
+        self.push(Work::Abandon(generation.clone()));
+    }
+}
+
+impl OnLoop for Port {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let queue = std::mem::take(&mut *self.queue.lock());
+        let functions = &self.functions;
+        let calls = PyList::empty(py);
+        for work in queue {
+            match work {
+                Work::Call(call) => calls.append(Call::new(call, functions.clone()))?,
+                Work::Generate(generation) => {
+                    let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
+                    functions.generate.bind(py).call1((generation,))?;
+                }
+                Work::Abandon(generation) => {
+                    functions.abandon.bind(py).call1((Arc::as_ptr(&generation) as usize,))?;
+                }
+            }
+        }
+        if !calls.is_empty() {
+            functions.start.bind(py).call1((calls,))?;
+        }
+        Ok(())
+    }
+}
+
+/// One call of a function for one event.
+#[pyclass(frozen, module = "fraiseql_subs._core")]
+pub(crate) struct Call {
+    call: Mutex<Option<EngineCall>>,
+    field: Arc<Field>,
+    event: Arc<Event>,
+    arguments: Arc<Value>,
+    watcher: Option<Watcher>,
+    functions: Arc<Functions>,
+    reading: Mutex<Option<Reading>>,
+}
+
+impl Call {
+    fn new(call: EngineCall, functions: Arc<Functions>) -> Call {
+        Call {
+            field: call.field.clone(),
+            event: call.event.clone(),
+            arguments: call.arguments.clone(),
+            watcher: call.watcher.clone(),
+            call: Mutex::new(Some(call)),
+            functions,
+            reading: Mutex::default(),
+        }
+    }
+
+    /// The first outcome counts; whatever comes later is discarded.
+    fn deliver(&self, outcome: Result<Value, GraphQLError>) {
+        let call = self.call.lock().take();
+        if let Some(call) = call {
+            call.finish(outcome.map_err(Arc::new));
+        }
+    }
+
+    fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
+        advance(py, reading, &self.reading, |value| self.deliver(Ok(value)))
+    }
+}
+
+#[pymethods]
+impl Call {
+    /// The function's position among the declarations.
+    #[getter]
+    fn function(&self) -> usize {
+        self.field.index
+    }
+
+    /// The subscription field's GraphQL name.
+    #[getter]
+    fn field_name(&self) -> &str {
+        &self.field.name
+    }
+
+    /// Seconds that the field allows in place of the limit.
+    #[getter]
+    fn timeout(&self) -> Option<f64> {
+        self.field.declaration.timeout
+    }
+
+    /// The event, with `data` of its own.
+    fn event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let event = &self.event;
+        let tenant = match &event.audience {
+            Audience::Tenant(tenant) => tenant.as_deref(),
+            Audience::All => None,
+        };
+        let more = PyDict::new(py);
+        more.set_item("tenant_id", tenant)?;
+        more.set_item("source", event.source.as_deref())?;
+        more.set_item("id", &*event.id)?;
+        more.set_item("published_at", event.published_at)?;
+        let data = convert::to_python(py, &event.data)?;
+        self.functions.event.bind(py).call((&*event.event_type, &*event.channel, data), Some(&more))
+    }
+
+    /// The coerced arguments by Python name, as plain JSON values.
+    fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::to_python(py, &self.arguments)
+    }
+
+    /// The viewer and the selected paths, where the function takes `info`.
+    fn watcher<'py>(&self, py: Python<'py>) -> PyResult<Option<(Py<PyAny>, Bound<'py, PyTuple>)>> {
+        self.watcher.as_ref().map(|watcher| describe(py, watcher)).transpose()
+    }
+
+    /// Reads a result and delivers it. With `asynchronous`, awaitables found in it are returned: await them, then
+    /// call `supply`.
+    fn finish<'py>(
+        &self,
+        py: Python<'py>,
+        result: &Bound<'py, PyAny>,
+        asynchronous: bool,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let reads = self.call.lock().as_ref().map(EngineCall::reads);
+        let reads = match reads {
+            // The outcome has been delivered.
+            None => return Ok(None),
+            Some(Some(reads)) => reads,
+            Some(None) => {
+                self.deliver(Ok(Value::Null));
+                return Ok(None);
+            }
+        };
+        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions)?)
+    }
+
+    /// What the awaitables gave, in their order; an exception stands for its own failure.
+    fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let reading = self.reading.lock().take();
+        let Some(reading) = reading else { return Ok(None) };
+        self.advance(py, reading.supply(results, &self.functions)?)
+    }
+
+    /// The function raised.
+    fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
+        self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
+    }
+
+    /// The function took too long. Returns whether its outcome was still awaited.
+    fn expire(&self) -> bool {
+        let waited = self.call.lock().is_some();
+        self.deliver(Err(GraphQLError::new(code::TIMEOUT, "The function timed out")));
+        waited
+    }
+}
+
+/// Keeps a reading that waits for awaitables, or delivers one that is complete.
+fn advance<'py>(
+    py: Python<'py>,
+    reading: Reading,
+    kept: &Mutex<Option<Reading>>,
+    deliver: impl FnOnce(Value),
+) -> PyResult<Option<Bound<'py, PyList>>> {
+    if reading.awaited.is_empty() {
+        deliver(reading.value);
+        return Ok(None);
+    }
+    let awaited = PyList::new(py, reading.awaited.iter().map(|awaited| awaited.awaitable.bind(py)))?;
+    *kept.lock() = Some(reading);
+    Ok(Some(awaited))
+}
+
+fn describe<'py>(py: Python<'py>, watcher: &Watcher) -> PyResult<(Py<PyAny>, Bound<'py, PyTuple>)> {
+    let host = watcher.viewer.host.as_ref().and_then(|host| host.downcast_ref::<Py<PyAny>>());
+    let context = host.map_or_else(|| py.None(), |context| context.clone_ref(py));
+    Ok((context, PyTuple::new(py, watcher.plan.selected.iter().map(|path| &**path))?))
+}
+
+/// One generator and the subscription that it fills.
+#[pyclass(frozen, module = "fraiseql_subs._core")]
+pub(crate) struct Generation {
+    generation: Arc<EngineGeneration>,
+    functions: Arc<Functions>,
+    reading: Mutex<Option<Reading>>,
+}
+
+impl Generation {
+    fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
+        advance(py, reading, &self.reading, |value| self.generation.emit(&value))
+    }
+
+    fn reads(&self) -> &Arc<Reads> {
+        &self.generation.watcher.plan.reads
+    }
+}
+
+#[pymethods]
+impl Generation {
+    /// By which it is abandoned.
+    #[getter]
+    fn key(&self) -> usize {
+        Arc::as_ptr(&self.generation) as usize
+    }
+
+    /// The function's position among the declarations.
+    #[getter]
+    fn function(&self) -> usize {
+        self.generation.field.index
+    }
+
+    /// The subscription field's GraphQL name.
+    #[getter]
+    fn field_name(&self) -> &str {
+        &self.generation.field.name
+    }
+
+    /// The coerced arguments by Python name, as plain JSON values.
+    fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::to_python(py, &self.generation.arguments)
+    }
+
+    /// The viewer and the selected paths.
+    fn watcher<'py>(&self, py: Python<'py>) -> PyResult<(Py<PyAny>, Bound<'py, PyTuple>)> {
+        describe(py, &self.generation.watcher)
+    }
+
+    /// What belongs to this one subscription: `operation_name`, `variables`, `connection_id`.
+    fn operation<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let operation = PyDict::new(py);
+        let variables = match &self.generation.variables {
+            Value::Null => PyDict::new(py).into_any(),
+            variables => convert::to_python(py, variables)?,
+        };
+        operation.set_item("operation_name", self.generation.operation_name.as_deref())?;
+        operation.set_item("variables", variables)?;
+        operation.set_item("connection_id", self.generation.connection_id.as_deref())?;
+        Ok(operation)
+    }
+
+    /// A future of whether to go on, done when the queue has room.
+    fn room<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let generation = self.generation.clone();
+        future_into_py::<Tokio, _, bool>(py, async move { Ok(generation.room().await) })
+    }
+
+    /// Whether the queue has room now.
+    fn has_room(&self) -> bool {
+        self.generation.has_room()
+    }
+
+    /// Reads what was yielded and delivers it, like `Call.finish`.
+    fn emit<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions)?)
+    }
+
+    /// What the awaitables gave, in their order.
+    fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let reading = self.reading.lock().take();
+        let Some(reading) = reading else { return Ok(None) };
+        self.advance(py, reading.supply(results, &self.functions)?)
+    }
+
+    /// It ended by itself.
+    fn complete(&self) {
+        self.generation.finish(Ok(()));
+    }
+
+    /// It raised.
+    fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
+        let error = errors::masked(py, &self.functions.mask, &PyErr::from_value(exception));
+        self.generation.finish(Err(error));
+    }
+}

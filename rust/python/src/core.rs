@@ -1,0 +1,348 @@
+//! The native half of a manager: its schema, its bus, and the engine of the present run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::Utc;
+use fraiseql_subs_engine::bus::{EventBus, MemoryBus, Published};
+use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
+use fraiseql_subs_engine::event::{Audience, Event};
+use fraiseql_subs_engine::limits::Limits;
+use fraiseql_subs_engine::metrics::Metrics;
+use fraiseql_subs_engine::operation::Documents;
+use fraiseql_subs_engine::schema::{Schema as EngineSchema, SchemaError, SchemaInput};
+use fraiseql_subs_engine::security::Viewer;
+use fraiseql_subs_engine::value::{Object, Value};
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyString};
+use pyo3_async_runtimes::generic::future_into_py;
+use serde::Deserialize;
+
+use crate::calls::{Functions, Port};
+use crate::runtime::{Tokio, runtime};
+use crate::socket::Socket;
+use crate::stream::{Ask, Subscription};
+use crate::wake::Bridge;
+use crate::{convert, errors};
+
+/// A schema that was built and validated.
+#[pyclass(frozen, module = "fraiseql_subs._core")]
+pub(crate) struct Schema(Arc<EngineSchema>);
+
+#[pymethods]
+impl Schema {
+    #[new]
+    fn new(py: Python<'_>, input: &str) -> PyResult<Schema> {
+        let input: SchemaInput = serde_json::from_str(input)
+            .map_err(|error| errors::schema(py, &SchemaError(format!("the declarations are not as expected: {error}"))))?;
+        EngineSchema::build(input).map(Schema).map_err(|error| errors::schema(py, &error))
+    }
+
+    #[getter]
+    fn sdl(&self) -> &str {
+        &self.0.sdl
+    }
+
+    /// As JSON: what a caller of the functions has to know of their arguments.
+    #[getter]
+    fn signatures(&self) -> String {
+        self.0.signatures().to_json()
+    }
+}
+
+/// Which bus, as Python describes it.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum BusInput {
+    Memory { history: usize },
+}
+
+/// The native half of a manager.
+#[pyclass(frozen, module = "fraiseql_subs._core")]
+pub(crate) struct Core {
+    parts: Parts,
+    functions: Arc<Functions>,
+    run: Mutex<Option<Arc<Run>>>,
+}
+
+/// One run, from the first entry to the last exit.
+pub(crate) struct Run {
+    pub(crate) engine: Arc<Engine>,
+    /// The process that it runs in; a forked child has none of its threads.
+    process: u32,
+    home: Arc<Bridge>,
+    /// The ways onto the loops that readers run on, by the loops' identity.
+    bridges: Mutex<HashMap<usize, Arc<Bridge>>>,
+}
+
+impl Run {
+    /// The way onto the running loop of this thread.
+    pub(crate) fn bridge(&self, py: Python<'_>) -> PyResult<Arc<Bridge>> {
+        let running = py.import("asyncio")?.call_method0("get_running_loop")?;
+        if running.is(self.home.event_loop(py)) {
+            return Ok(self.home.clone());
+        }
+        let key = running.as_ptr() as usize;
+        let known = self.bridges.lock().get(&key).cloned();
+        // A loop that was closed may have left its place in memory to this one.
+        if let Some(bridge) = known.filter(|known| known.event_loop(py).is(&running)) {
+            return Ok(bridge);
+        }
+        let bridge = Bridge::open(&running)?;
+        self.bridges.lock().insert(key, bridge.clone());
+        Ok(bridge)
+    }
+}
+
+#[pymethods]
+impl Core {
+    #[new]
+    #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, type_names))]
+    fn new(
+        schema: &Schema,
+        bus: &str,
+        limits: &str,
+        multi_tenant: bool,
+        event: Py<PyAny>,
+        start: Py<PyAny>,
+        generate: Py<PyAny>,
+        abandon: Py<PyAny>,
+        mask: Py<PyAny>,
+        type_names: Py<PyAny>,
+    ) -> PyResult<Core> {
+        let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
+        let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
+        let BusInput::Memory { history } = serde_json::from_str(bus).map_err(invalid)?;
+        let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
+        let documents = Arc::new(Documents::new(schema.0.clone(), &limits));
+        let parts = Parts { documents, bus, metrics: Arc::new(Metrics::default()), limits, multi_tenant };
+        let functions = Arc::new(Functions { event, start, generate, abandon, mask, type_names });
+        Ok(Core { parts, functions, run: Mutex::new(None) })
+    }
+
+    /// Begins a run on the running loop; the future is done when the bus is connected.
+    fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let running = py.import("asyncio")?.call_method0("get_running_loop")?;
+        let home = Bridge::open(&running)?;
+        let port = Port::new(home.clone(), self.functions.clone());
+        let engine = Engine::new(self.parts.clone(), port, runtime()?.handle().clone());
+        let run = Run {
+            engine: engine.clone(),
+            process: std::process::id(),
+            home,
+            bridges: Mutex::default(),
+        };
+        *self.run.lock() = Some(Arc::new(run));
+        future_into_py::<Tokio, _, ()>(py, async move {
+            engine.start().await.map_err(|error| Python::attach(|py| errors::bus(py, &error)))
+        })
+    }
+
+    /// Drains and stops; the future is done when nothing is left. It goes on when nobody waits for it any more.
+    fn stop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let run = self.running(py)?;
+        let stopping = runtime()?.spawn(async move { run.engine.stop().await });
+        future_into_py::<Tokio, _, ()>(py, async move {
+            stopping.await.map_err(|error| PyRuntimeError::new_err(error.to_string()))
+        })
+    }
+
+    /// Gives the loops back; on the loop that began the run, after it has stopped.
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        let run = self.run.lock().take();
+        let Some(run) = run else { return Ok(()) };
+        let bridges: Vec<_> = run.bridges.lock().drain().map(|(_, bridge)| bridge).collect();
+        for bridge in bridges {
+            bridge.close_later(py)?;
+        }
+        run.home.close(py)
+    }
+
+    /// Publishes an event and returns its id; `None`: nothing was done yet, the loop has to run first.
+    #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        event_type: &Bound<'_, PyAny>,
+        channel: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        tenant_id: &Bound<'_, PyAny>,
+        source: &Bound<'_, PyAny>,
+        previous: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<String>> {
+        let run = self.running(py)?;
+        if run.home.is_unattended() {
+            if run.home.is_mine() {
+                return Ok(None);
+            }
+            // Another thread: giving the interpreter away lets the loop run.
+            py.detach(std::thread::yield_now);
+        }
+        let event = event(event_type, channel, data, tenant_id, source, previous)?;
+        let ids = publish(py, &run, vec![event])?;
+        Ok(ids.into_iter().next().map(String::from))
+    }
+
+    /// Publishes several events, each the arguments of `publish` but `previous`; all or none.
+    fn publish_many<'py>(&self, py: Python<'py>, events: Vec<[Bound<'py, PyAny>; 5]>) -> PyResult<Vec<String>> {
+        let run = self.running(py)?;
+        let none = py.None().into_bound(py);
+        let events = events
+            .iter()
+            .map(|[event_type, channel, data, tenant, source]| event(event_type, channel, data, tenant, source, &none))
+            .collect::<PyResult<_>>()?;
+        Ok(publish(py, &run, events)?.into_iter().map(String::from).collect())
+    }
+
+    /// Asks for a subscription; it is live when it is entered.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.subscribe`")]
+    #[pyo3(signature = (query, *, variables, operation_name, context, viewer, subscription_id, connection_id, framing, resume))]
+    fn subscribe(
+        slf: &Bound<'_, Core>,
+        query: String,
+        variables: &Bound<'_, PyAny>,
+        operation_name: Option<String>,
+        context: Py<PyAny>,
+        viewer: &str,
+        subscription_id: String,
+        connection_id: Option<&str>,
+        framing: &str,
+        resume: &Bound<'_, PyAny>,
+    ) -> PyResult<Subscription> {
+        let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
+        let viewer = Arc::new(parse_viewer(viewer, context)?);
+        let ask = Ask::new(query, operation_name, variables, viewer, &subscription_id, connection_id, framing, resume)?;
+        Ok(Subscription::new(slf.clone().unbind(), ask))
+    }
+
+    /// Opens the protocol for a socket that has just been accepted.
+    fn connect(&self, py: Python<'_>, send: Py<PyAny>, finish: Py<PyAny>, introspection: bool) -> PyResult<Socket> {
+        Socket::open(py, self.running(py)?, send, finish, introspection)
+    }
+
+    /// Ends a subscription; returns whether it existed.
+    fn complete(&self, py: Python<'_>, subscription_id: &str, connection_id: Option<&str>) -> PyResult<bool> {
+        Ok(self.running(py)?.engine.complete(subscription_id, connection_id))
+    }
+
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::to_python(py, &self.parts.metrics.to_value())
+    }
+
+    fn prometheus(&self) -> String {
+        self.parts.metrics.prometheus()
+    }
+
+    /// How many documents were parsed since the manager was made.
+    fn parses(&self) -> u64 {
+        self.parts.documents.parses()
+    }
+
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let phase = self.run.lock().as_ref().map(|run| run.engine.phase());
+        let state = match phase {
+            Some(Phase::Starting) => "starting",
+            Some(Phase::Running) => "running",
+            Some(Phase::Draining) => "draining",
+            Some(Phase::Stopped) | None => "stopped",
+        };
+        let status = self.parts.bus.status();
+        let connected = status.connected && phase.is_some();
+        let bus = [
+            ("kind", Value::string(status.kind)),
+            ("connected", Value::Bool(connected)),
+            ("last_error", status.last_error.map_or(Value::Null, Value::string)),
+        ];
+        let bus: Object = bus.into_iter().map(|(key, value)| (key.into(), value)).collect();
+        let ok = connected && phase == Some(Phase::Running);
+        let health = [("ok", Value::Bool(ok)), ("state", Value::string(state)), ("bus", Value::Object(bus))];
+        convert::to_python(py, &Value::Object(health.into_iter().map(|(key, value)| (key.into(), value)).collect()))
+    }
+}
+
+impl Core {
+    /// The present run, or why there is none.
+    pub(crate) fn running(&self, py: Python<'_>) -> PyResult<Arc<Run>> {
+        let run = self.run.lock().clone().ok_or_else(|| errors::not_running(py))?;
+        if run.process != std::process::id() {
+            let text = "the SubscriptionManager was entered before this process was forked: enter it in the child";
+            return Err(errors::raise(py, "NotRunning", (text,)));
+        }
+        Ok(run)
+    }
+}
+
+fn publish(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Vec<Box<str>>> {
+    let (ids, published) = run.engine.publish(events).map_err(|error| errors::publish(py, &error))?;
+    match published {
+        Published::Now => Ok(ids),
+        Published::Later(_) => Err(PyRuntimeError::new_err("this bus publishes later")),
+    }
+}
+
+fn event(
+    event_type: &Bound<'_, PyAny>,
+    channel: &Bound<'_, PyAny>,
+    data: &Bound<'_, PyAny>,
+    tenant_id: &Bound<'_, PyAny>,
+    source: &Bound<'_, PyAny>,
+    previous: &Bound<'_, PyAny>,
+) -> PyResult<Event> {
+    let (data, size) = convert::object(data, "data")?;
+    let size = size.unwrap_or_else(|| data.to_json().len());
+    let previous = if previous.is_none() { None } else { Some(convert::object(previous, "previous")?.0) };
+    Ok(Event {
+        id: Event::new_id(),
+        event_type: text(event_type, "event_type")?,
+        channel: text(channel, "channel")?,
+        audience: match tenant_id.cast::<PyBool>() {
+            // Python hands `ALL_TENANTS` over as `True`.
+            Ok(_) => Audience::All,
+            Err(_) if tenant_id.is_none() => Audience::Tenant(None),
+            Err(_) => Audience::Tenant(Some(text(tenant_id, "tenant_id")?)),
+        },
+        source: if source.is_none() { None } else { Some(text(source, "source")?) },
+        published_at: Utc::now(),
+        data,
+        size,
+        previous,
+        offset: 0,
+    })
+}
+
+fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Arc<str>> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(convert::utf8(text, name)?.into()),
+        Err(_) => Err(PyTypeError::new_err(format!("{name}: expected a str, got {}", value.get_type().qualname()?))),
+    }
+}
+
+/// A viewer as `SecurityContext._json` describes it.
+#[derive(Deserialize)]
+struct ViewerInput {
+    user_id: Option<Arc<str>>,
+    tenant_id: Option<Arc<str>>,
+    permissions: Vec<Box<str>>,
+    sources: Option<Vec<Box<str>>>,
+    expires_at: Option<chrono::DateTime<Utc>>,
+    fields: Value,
+    key: Arc<str>,
+}
+
+/// The viewer behind a `SecurityContext`.
+pub(crate) fn parse_viewer(json: &str, context: Py<PyAny>) -> PyResult<Viewer> {
+    let input: ViewerInput = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(Viewer {
+        user_id: input.user_id,
+        tenant_id: input.tenant_id,
+        permissions: input.permissions.into_iter().collect(),
+        sources: input.sources.map(|sources| sources.into_iter().collect()),
+        expires_at: input.expires_at,
+        fields: input.fields,
+        key: input.key,
+        host: Some(Arc::new(context)),
+    })
+}

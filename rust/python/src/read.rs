@@ -1,0 +1,245 @@
+//! Reading a function's result: only what is selected, once, into a tree that needs no interpreter any more.
+//!
+//! A field is read from a mapping's key or an attribute, under the Python name, else under the GraphQL name; a callable is
+//! called with the field's arguments. What fails is kept in its place as a failure, for the projection to report.
+
+use std::sync::Arc;
+
+use fraiseql_subs_engine::error::{GraphQLError, code};
+use fraiseql_subs_engine::plan::{Leaf, ReadField, ReadObject, ReadType};
+use fraiseql_subs_engine::value::{Object, Value};
+use pyo3::exceptions::{PyAttributeError, PyBaseException};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+
+use crate::calls::Functions;
+use crate::{convert, errors};
+
+/// A result that has been read as far as it can be without awaiting.
+pub(crate) struct Reading {
+    /// The tree.
+    pub(crate) value: Value,
+    /// Awaitables whose outcomes belong into it.
+    pub(crate) awaited: Vec<Awaited>,
+}
+
+/// An awaitable that stood in the place of a value.
+pub(crate) struct Awaited {
+    pub(crate) awaitable: Py<PyAny>,
+    place: Vec<Step>,
+    ty: ReadType,
+}
+
+#[derive(Clone)]
+enum Step {
+    Slot(Box<str>),
+    Index(usize),
+}
+
+impl Reading {
+    /// Reads a result; awaitables in it are collected, or failures where the function is not asynchronous.
+    pub(crate) fn begin(
+        result: &Bound<'_, PyAny>,
+        ty: &ReadType,
+        asynchronous: bool,
+        functions: &Functions,
+    ) -> PyResult<Reading> {
+        let mut reader = Reader { functions, asynchronous, place: Vec::new(), awaited: Vec::new() };
+        let value = reader.read(result, ty)?;
+        Ok(Reading { value, awaited: reader.awaited })
+    }
+
+    /// Puts the outcomes of its awaitables into their places.
+    pub(crate) fn supply(mut self, results: &Bound<'_, PyList>, functions: &Functions) -> PyResult<Reading> {
+        let mut reader = Reader { functions, asynchronous: true, place: Vec::new(), awaited: Vec::new() };
+        for (Awaited { place, ty, .. }, result) in std::mem::take(&mut self.awaited).into_iter().zip(results.iter()) {
+            reader.place.clone_from(&place);
+            let value = match result.cast::<PyBaseException>() {
+                Ok(exception) => reader.failed(&PyErr::from_value(exception.clone().into_any())),
+                Err(_) => reader.read(&result, &ty)?,
+            };
+            if let Some(there) = at(&mut self.value, &place) {
+                *there = value;
+            }
+        }
+        Ok(Reading { value: self.value, awaited: reader.awaited })
+    }
+}
+
+fn at<'a>(value: &'a mut Value, place: &[Step]) -> Option<&'a mut Value> {
+    place.iter().try_fold(value, |value, step| match (value, step) {
+        (Value::Object(members), Step::Slot(slot)) => members.get_mut(slot),
+        (Value::List(items), Step::Index(index)) => items.get_mut(*index),
+        _ => None,
+    })
+}
+
+struct Reader<'a> {
+    functions: &'a Functions,
+    asynchronous: bool,
+    place: Vec<Step>,
+    awaited: Vec<Awaited>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
+        if value.is_none() {
+            return Ok(Value::Null);
+        }
+        match ty {
+            ReadType::Leaf(leaf) => self.leaf(value, leaf),
+            ReadType::List(item) => self.list(value, item),
+            ReadType::Object(object) => self.object(value, object, None),
+            ReadType::Abstract(objects) => {
+                let name = match self.type_name(value) {
+                    Ok(name) => name,
+                    Err(error) => return Ok(self.failed(&error)),
+                };
+                match objects.iter().find(|object| Some(&*object.type_name) == name.as_deref()) {
+                    Some(object) => self.object(value, object, Some(&object.type_name)),
+                    // The projection says what was expected.
+                    None => Ok(typed(name.map_or(Value::Null, Value::string))),
+                }
+            }
+        }
+    }
+
+    fn leaf(&mut self, value: &Bound<'_, PyAny>, leaf: &Leaf) -> PyResult<Value> {
+        let read = match leaf {
+            Leaf::Json => convert::to_value(value, "result").map(Some),
+            _ => convert::scalar(value),
+        };
+        match read {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => {
+                let class = value.get_type().qualname()?;
+                let message = format!("{} cannot represent value: an instance of {class}", leaf.name());
+                Ok(failure(message))
+            }
+            Err(error) => Ok(failure(format!("{} cannot represent value: {}", leaf.name(), error.value(value.py())))),
+        }
+    }
+
+    fn list(&mut self, value: &Bound<'_, PyAny>, item: &ReadType) -> PyResult<Value> {
+        let is_text = value.is_instance_of::<PyString>() || value.cast::<PyMapping>().is_ok();
+        let items = match value.try_iter() {
+            Ok(items) if !is_text => items,
+            // Anything that is no list: the projection says what was expected.
+            _ => return Ok(Value::Bool(false)),
+        };
+        let mut list = Vec::new();
+        for (index, member) in items.enumerate() {
+            let member = match member {
+                Ok(member) => member,
+                Err(error) => return Ok(self.failed(&error)),
+            };
+            self.place.push(Step::Index(index));
+            list.push(self.read_or_await(&member, item)?);
+            self.place.pop();
+        }
+        Ok(Value::List(list))
+    }
+
+    fn object(&mut self, value: &Bound<'_, PyAny>, object: &ReadObject, type_name: Option<&str>) -> PyResult<Value> {
+        if convert::is_scalar(value)? {
+            // The projection says what was expected.
+            return Ok(Value::Bool(false));
+        }
+        let mut members = Object::with_capacity_and_hasher(object.fields.len() + 1, Default::default());
+        if let Some(name) = type_name {
+            members.insert("__typename".into(), Value::string(name));
+        }
+        for field in &object.fields {
+            self.place.push(Step::Slot(field.key.slot.clone()));
+            let member = match self.field(value, field) {
+                Ok(Some(member)) => self.read_or_await(&member, &field.ty)?,
+                Ok(None) => Value::Null,
+                Err(error) => self.failed(&error),
+            };
+            self.place.pop();
+            members.insert(field.key.slot.clone(), member);
+        }
+        Ok(Value::Object(members))
+    }
+
+    /// What a field gives, before it is read; `None` where it is missing.
+    fn field<'py>(&self, value: &Bound<'py, PyAny>, field: &ReadField) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let key = &field.key;
+        let found = match lookup(value, &key.python_name)? {
+            None if key.python_name != key.graphql_name => lookup(value, &key.graphql_name)?,
+            found => found,
+        };
+        match found {
+            Some(found) if found.is_callable() => {
+                let arguments = match &key.arguments {
+                    Some(arguments) => Some(convert::to_python(value.py(), arguments)?.cast_into::<PyDict>()?),
+                    None => None,
+                };
+                found.call(PyTuple::empty(value.py()), arguments.as_ref()).map(Some)
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn read_or_await(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
+        if value.is_none() || convert::is_scalar(value)? || !value.hasattr("__await__")? {
+            return self.read(value, ty);
+        }
+        if !self.asynchronous {
+            // A coroutine that is never awaited would say so much later.
+            if value.hasattr("close")? {
+                value.call_method0("close")?;
+            }
+            return Ok(failure("an awaitable can be read where the function is async alone".to_owned()));
+        }
+        let awaitable = value.clone().unbind();
+        self.awaited.push(Awaited { awaitable, place: self.place.clone(), ty: ty.clone() });
+        Ok(Value::Null)
+    }
+
+    /// The GraphQL type of an object behind an interface or a union.
+    fn type_name(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        let py = value.py();
+        if let Some(name) = lookup(value, "__typename")? {
+            return name.extract();
+        }
+        for class in value.get_type().mro().iter() {
+            let name = self.functions.type_names.bind(py).call_method1("get", (class,))?;
+            if !name.is_none() {
+                return name.extract();
+            }
+        }
+        Ok(None)
+    }
+
+    /// A failure with what a client may know of an exception.
+    fn failed(&self, error: &PyErr) -> Value {
+        Python::attach(|py| Value::Failed(Arc::new(errors::masked(py, &self.functions.mask, error))))
+    }
+}
+
+fn failure(message: String) -> Value {
+    Value::Failed(Arc::new(GraphQLError::new(code::INTERNAL_SERVER_ERROR, message)))
+}
+
+/// An object of which only its type is known.
+fn typed(name: Value) -> Value {
+    Value::Object(Object::from_iter([("__typename".into(), name)]))
+}
+
+/// A mapping's key, or an attribute; `None` where it is missing.
+fn lookup<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    if let Ok(members) = value.cast::<PyDict>() {
+        return members.get_item(name);
+    }
+    if let Ok(members) = value.cast::<PyMapping>() {
+        return if members.contains(name)? { members.get_item(name).map(Some) } else { Ok(None) };
+    }
+    match value.getattr(name) {
+        Ok(found) => Ok(Some(found)),
+        // An attribute that exists and raises `AttributeError` itself is an error, not missing.
+        Err(error) if error.is_instance_of::<PyAttributeError>(py) && !value.get_type().hasattr(name)? => Ok(None),
+        Err(error) => Err(error),
+    }
+}

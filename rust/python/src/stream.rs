@@ -1,0 +1,269 @@
+//! `manager.subscribe`: an async iterator whose messages are pushed.
+//!
+//! A reader that finds its queue full takes the next message without touching the loop. One that finds it empty waits on a future of
+//! its loop; being woken says only that there is something, so a reader that was cancelled meanwhile has lost nothing.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use fraiseql_subs_engine::mailbox::Notify;
+use fraiseql_subs_engine::operation::Request;
+use fraiseql_subs_engine::protocol::Resume;
+use fraiseql_subs_engine::security::Viewer;
+use fraiseql_subs_engine::stream::{Ask as EngineAsk, Delivery, Framing, Stream};
+use fraiseql_subs_engine::value::Value;
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyString};
+
+use crate::core::{Core, Run};
+use crate::errors;
+use crate::wake::{Bridge, OnLoop};
+
+/// What was asked for, until it is entered.
+pub(crate) struct Ask {
+    query: String,
+    operation_name: Option<String>,
+    variables: Value,
+    viewer: Arc<Viewer>,
+    id: Arc<str>,
+    connection_id: Option<Arc<str>>,
+    framing: Framing,
+    resume: Resume,
+}
+
+impl Ask {
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.subscribe`")]
+    pub(crate) fn new(
+        query: String,
+        operation_name: Option<String>,
+        variables: Value,
+        viewer: Arc<Viewer>,
+        id: &str,
+        connection_id: Option<&str>,
+        framing: &str,
+        resume: &Bound<'_, PyAny>,
+    ) -> PyResult<Ask> {
+        let framing = match framing {
+            "next" => Framing::Next,
+            "result" => Framing::Result,
+            other => return Err(PyValueError::new_err(format!("framing: expected 'next' or 'result', got {other:?}"))),
+        };
+        let resume = match (resume.cast::<PyBool>(), resume.cast::<PyString>()) {
+            (Ok(flag), _) if flag.is_true() => Resume::Ids,
+            (Ok(_), _) => Resume::No,
+            (_, Ok(token)) => Resume::After(token.to_string()),
+            _ if resume.is_none() => Resume::No,
+            _ => return Err(PyTypeError::new_err("resume: expected True, a token or None")),
+        };
+        let (id, connection_id) = (id.into(), connection_id.map(Arc::from));
+        Ok(Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume })
+    }
+}
+
+/// One subscription of this process.
+#[pyclass(frozen, module = "fraiseql_subs._core")]
+pub(crate) struct Subscription {
+    core: Py<Core>,
+    ask: Arc<Ask>,
+    reader: Arc<Reader>,
+}
+
+/// What an iterator and the engine share.
+#[derive(Default)]
+struct Reader {
+    stream: OnceLock<Arc<Stream>>,
+    run: OnceLock<Weak<Run>>,
+    /// Who waits, and on which loop.
+    waiting: Mutex<Option<(Arc<Bridge>, Py<PyAny>)>>,
+    /// The end was reported: whatever is asked next is the end again.
+    ended: OnceLock<()>,
+}
+
+/// Wakes the reader; it holds the reader weakly, since the reader holds the stream.
+struct Waker(Weak<Reader>);
+
+impl Notify for Waker {
+    fn notify(&self) {
+        if let Some(reader) = self.0.upgrade() {
+            let bridge = reader.waiting.lock().as_ref().map(|(bridge, _)| bridge.clone());
+            if let Some(bridge) = bridge {
+                bridge.push(reader);
+            }
+        }
+    }
+}
+
+impl OnLoop for Reader {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let waiting = self.waiting.lock().take();
+        if let Some((_, future)) = waiting
+            && !future.bind(py).call_method0("done")?.is_truthy()?
+        {
+            future.bind(py).call_method1("set_result", (py.None(),))?;
+        }
+        Ok(())
+    }
+}
+
+impl Subscription {
+    pub(crate) fn new(core: Py<Core>, ask: Ask) -> Subscription {
+        Subscription { core, ask: Arc::new(ask), reader: Arc::default() }
+    }
+
+    /// Subscribes, unless that has been done.
+    fn enter(&self, py: Python<'_>) -> PyResult<()> {
+        if self.reader.stream.get().is_some() || self.reader.ended.get().is_some() {
+            return Ok(());
+        }
+        let run = self.core.bind(py).get().running(py)?;
+        let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume } = &*self.ask;
+        let ask = EngineAsk {
+            request: Request {
+                query,
+                operation_name: operation_name.as_deref(),
+                variables,
+                introspection: false,
+            },
+            viewer: viewer.clone(),
+            id: id.clone(),
+            connection_id: connection_id.clone(),
+            framing: *framing,
+            resume: resume.clone(),
+        };
+        let waker = Arc::new(Waker(Arc::downgrade(&self.reader)));
+        let stream = Stream::open(&run.engine, &ask, waker).map_err(|error| errors::open(py, &error))?;
+        let _ = self.reader.run.set(Arc::downgrade(&run));
+        let _ = self.reader.stream.set(stream);
+        Ok(())
+    }
+
+    fn close(&self) {
+        let _ = self.reader.ended.set(());
+        if let Some(stream) = self.reader.stream.get() {
+            stream.close();
+        }
+        Waker(Arc::downgrade(&self.reader)).notify();
+    }
+}
+
+#[pymethods]
+impl Subscription {
+    /// The subscription's id.
+    #[getter]
+    fn id(&self) -> &str {
+        &self.ask.id
+    }
+
+    fn __aiter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __anext__(&self, py: Python<'_>) -> PyResult<Next> {
+        self.enter(py)?;
+        Ok(Next { reader: self.reader.clone() })
+    }
+
+    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyResult<Ready> {
+        slf.get().enter(py)?;
+        Ok(Ready(Some(slf.into_any())))
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __aexit__(&self, _exception: &Bound<'_, PyAny>) -> Ready {
+        self.close();
+        Ready(None)
+    }
+
+    /// Ends the subscription.
+    fn aclose(&self) -> Ready {
+        self.close();
+        Ready(None)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// An awaitable that is done.
+#[pyclass]
+struct Ready(Option<Py<PyAny>>);
+
+#[pymethods]
+impl Ready {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&mut self) -> PyResult<()> {
+        Err(PyStopIteration::new_err((self.0.take(),)))
+    }
+}
+
+/// The awaitable of one message.
+#[pyclass(frozen)]
+struct Next {
+    reader: Arc<Reader>,
+}
+
+#[pymethods]
+impl Next {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// Ends with the message, or gives the future to wait for.
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let reader = &self.reader;
+        let Some(stream) = reader.stream.get().filter(|_| reader.ended.get().is_none()) else {
+            return Err(PyStopAsyncIteration::new_err(()));
+        };
+        if let Some(delivery) = stream.take() {
+            return Err(reader.outcome(py, delivery));
+        }
+        let run = reader.run.get().and_then(Weak::upgrade).ok_or_else(|| errors::not_running(py))?;
+        let bridge = run.bridge(py)?;
+        let future = bridge.event_loop(py).call_method0("create_future")?;
+        let other = reader.waiting.lock().replace((bridge, future.clone().unbind()));
+        if let Some((_, other)) = other
+            && !other.bind(py).call_method0("done")?.is_truthy()?
+        {
+            return Err(PyRuntimeError::new_err("the subscription is being read by another task already"));
+        }
+        stream.listen();
+        // Something may have come before the reader listened.
+        if let Some(delivery) = stream.take() {
+            reader.waiting.lock().take();
+            return Err(reader.outcome(py, delivery));
+        }
+        // The future's own iterator marks it as awaited and yields it.
+        future.call_method0("__await__")?.call_method0("__next__")
+    }
+}
+
+impl Reader {
+    fn outcome(&self, py: Python<'_>, delivery: Delivery) -> PyErr {
+        let end = match delivery {
+            Delivery::Message(text) => {
+                return PyStopIteration::new_err((PyBytes::new(py, text.as_bytes()).unbind(),));
+            }
+            Delivery::Complete => PyStopAsyncIteration::new_err(()),
+            Delivery::Failed(error) => errors::ended(py, &error),
+            Delivery::Forbidden => errors::raise(py, "Forbidden", ()),
+            Delivery::Slow => errors::raise(py, "SlowConsumer", ("the subscription's queue overflowed",)),
+        };
+        let _ = self.ended.set(());
+        end
+    }
+}

@@ -1,0 +1,134 @@
+//! Bringing work from any thread onto an event loop: one write to a socket for a burst, whatever it holds.
+//!
+//! The loop watches one end of a socket pair. A thread that has work for it queues the work and writes a byte to the other end,
+//! unless one is on its way already. That needs neither the interpreter nor a lock of the loop's.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::ThreadId;
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+/// Something to be done on a loop.
+pub(crate) trait OnLoop: Send + Sync {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()>;
+}
+
+/// The way onto one event loop.
+pub(crate) struct Bridge {
+    reader: UnixStream,
+    writer: UnixStream,
+    queue: Mutex<VecDeque<Arc<dyn OnLoop>>>,
+    signalled: AtomicBool,
+    /// Events published by the loop's own thread since it last did what was queued.
+    unattended: AtomicUsize,
+    thread: ThreadId,
+    event_loop: Py<PyAny>,
+}
+
+/// After this many events the publisher lets the loop run: readers on it could not keep up otherwise.
+const BEFORE_YIELDING: usize = 64;
+
+impl Bridge {
+    /// The way onto the running loop, which must be this thread's.
+    pub(crate) fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Bridge>> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        let bridge = Arc::new(Bridge {
+            reader,
+            writer,
+            queue: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            unattended: AtomicUsize::new(0),
+            thread: std::thread::current().id(),
+            event_loop: event_loop.clone().unbind(),
+        });
+        event_loop.call_method1("add_reader", (bridge.reader.as_raw_fd(), Drain(bridge.clone())))?;
+        Ok(bridge)
+    }
+
+    /// Stops watching; to be called on the loop's thread. A loop that was closed watches nothing.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(py);
+        if !event_loop.call_method0("is_closed")?.is_truthy()? {
+            event_loop.call_method1("remove_reader", (self.reader.as_raw_fd(),))?;
+        }
+        Ok(())
+    }
+
+    /// The same from any thread.
+    pub(crate) fn close_later(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let event_loop = self.event_loop.bind(py);
+        if !event_loop.call_method0("is_closed")?.is_truthy()? {
+            event_loop.call_method1("call_soon_threadsafe", (Closing(self.clone()),))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.event_loop.bind(py)
+    }
+
+    /// Queues work, and wakes the loop unless it is on its way already.
+    pub(crate) fn push(&self, work: Arc<dyn OnLoop>) {
+        self.queue.lock().push_back(work);
+        if !self.signalled.swap(true, SeqCst) {
+            // A full socket has bytes that the loop has not read yet: it will come.
+            let _ = (&self.writer).write(&[1]);
+        }
+    }
+
+    /// Whether a publisher should let the loop run before it goes on.
+    pub(crate) fn is_unattended(&self) -> bool {
+        if !self.signalled.load(SeqCst) {
+            return false;
+        }
+        self.unattended.fetch_add(1, SeqCst) >= BEFORE_YIELDING
+    }
+
+    pub(crate) fn is_mine(&self) -> bool {
+        self.thread == std::thread::current().id()
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        let mut bytes = [0; 64];
+        // What there was to read does not matter, nor whether another reading took it.
+        let _ = (&self.reader).read(&mut bytes);
+        self.unattended.store(0, SeqCst);
+        self.signalled.store(false, SeqCst);
+        let queue = std::mem::take(&mut *self.queue.lock());
+        for work in queue {
+            if let Err(error) = work.run(py) {
+                error.write_unraisable(py, None);
+            }
+        }
+    }
+}
+
+/// What the loop calls when it was woken.
+#[pyclass(frozen)]
+struct Drain(Arc<Bridge>);
+
+#[pymethods]
+impl Drain {
+    fn __call__(&self, py: Python<'_>) {
+        self.0.drain(py);
+    }
+}
+
+/// What a loop of another thread calls to stop watching.
+#[pyclass(frozen)]
+struct Closing(Arc<Bridge>);
+
+#[pymethods]
+impl Closing {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.close(py)
+    }
+}

@@ -1,0 +1,204 @@
+"""graphql-transport-ws for any ASGI server. The protocol is in Rust; this module moves frames and asks the auth handler."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .security import SecurityContext
+
+if TYPE_CHECKING:
+    from ._core import Socket
+    from .manager import SubscriptionManager
+
+logger = logging.getLogger("fraiseql_subs")
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+AuthHandler: TypeAlias = Callable[..., SecurityContext | None | Awaitable[SecurityContext | None]]
+
+SUBPROTOCOL = "graphql-transport-ws"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What an auth handler that takes `connection` may look at.
+
+    Attributes:
+        id: The id that we gave it, as `complete_subscription` takes it.
+        headers: The upgrade request's headers by lower-case name; of one that is repeated, the last.
+        client: Host and port of the peer, where the server knows them.
+        scope: The ASGI scope.
+    """
+
+    id: str
+    headers: Mapping[str, str]
+    client: tuple[str, int] | None
+    scope: Scope
+
+
+class SubscriptionApp:
+    """An ASGI application that serves a manager's subscriptions over WebSocket.
+
+    Mounted, it has no lifespan of its own: enter the manager yourself. As the whole application it does so.
+
+    Args:
+        manager: What is served.
+        auth_handler: Called once with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a thread) or async; it
+            may also take `connection` (a `Connection`). What it returns is who watches. Raising or returning `None` closes 4403.
+            Without one, every viewer is anonymous.
+        allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler` reads
+            cookies. A request without `Origin` does not come from a browser and is accepted.
+        introspection: Whether queries for `__schema` and `__type` are answered.
+    """
+
+    def __init__(
+        self,
+        manager: SubscriptionManager,
+        *,
+        auth_handler: AuthHandler | None = None,
+        allowed_origins: Iterable[str] | None = None,
+        introspection: bool = True,
+    ) -> None:
+        if auth_handler is not None and not callable(auth_handler):
+            raise TypeError(f"auth_handler: expected a function, got {type(auth_handler).__name__}")
+        if isinstance(allowed_origins, str):
+            raise TypeError("allowed_origins: expected a collection of str, got a str")
+        self._manager = manager
+        self._auth_handler = auth_handler
+        self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
+        self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
+        self._introspection = introspection
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await _upgrade_required(send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        connection = Connection("", _headers(scope), scope.get("client"), scope)
+        origin = connection.headers.get("origin")
+        if origin is not None and self._allowed_origins is not None and origin not in self._allowed_origins:
+            await send({"type": "websocket.close", "code": 4403, "reason": "Forbidden"})  # before the accept: HTTP 403
+            return
+        if SUBPROTOCOL not in scope.get("subprotocols", ()):
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
+            return
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+        socket = self._manager._core.connect(send, _finish, self._introspection)
+        authenticating: asyncio.Task[None] | None = None
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                payload = _receive(socket, message.get("text"))
+                if payload is not None:
+                    authenticating = asyncio.create_task(self._authenticate(socket, payload, connection))
+        finally:
+            socket.lost()
+            if authenticating is not None:
+                authenticating.cancel()
+                await asyncio.wait([authenticating])
+
+    async def _authenticate(self, socket: Socket, payload: dict[str, Any], connection: Connection) -> None:
+        try:
+            context = await self._ask(payload, Connection(socket.id, connection.headers, connection.client, connection.scope))
+        except Exception as error:
+            logger.info("auth_handler refused a connection: %s", type(error).__name__)
+            context = None
+        if context is None:
+            socket.refuse()
+        elif isinstance(context, SecurityContext):
+            socket.accept(context, context._json())
+        else:
+            logger.error("auth_handler: expected a SecurityContext or None, got %s", type(context).__name__)
+            socket.refuse()
+
+    async def _ask(self, payload: dict[str, Any], connection: Connection) -> object:
+        handler = self._auth_handler
+        if handler is None:
+            return SecurityContext()
+        more = {"connection": connection} if self._takes_connection else {}
+        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):
+            return await handler(payload, **more)  # type: ignore[misc]  # it is a coroutine function
+        answer = await asyncio.to_thread(handler, payload, **more)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        try:
+            async with self._manager:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # lifespan.shutdown
+        except Exception as error:
+            logger.exception("the manager could not be entered or left")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _receive(socket: Socket, text: str | None) -> dict[str, Any] | None:
+    try:
+        return socket.receive(text)
+    except UnicodeEncodeError:
+        socket.receive_invalid()
+        return None
+
+
+def _headers(scope: Scope) -> Mapping[str, str]:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+    return types.MappingProxyType(headers)
+
+
+async def _upgrade_required(send: Send) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    await send({"type": "http.response.body", "body": b"Subscriptions are served over WebSocket (graphql-transport-ws).\n"})
+
+
+def _finish(steps: Iterator[Any], first: Any, done: Callable[[bool], None]) -> asyncio.Task[None]:
+    """Makes a task of a `send()` whose first step has been taken and gave `first` to wait for."""
+    task = asyncio.get_running_loop().create_task(_go_on(steps, first))
+
+    def ended(task: asyncio.Task[None]) -> None:
+        # A cancelled send makes room for the close; the peer has gone where it failed.
+        done(not task.cancelled() and task.exception() is not None)
+
+    task.add_done_callback(ended)
+    return task
+
+
+async def _go_on(steps: Iterator[Any], first: Any) -> None:
+    await _steps(steps, first)
+
+
+@types.coroutine
+def _steps(steps: Any, waited: Any) -> Generator[Any, Any, None]:
+    while True:
+        try:
+            sent = yield waited
+        except BaseException as error:
+            throw = getattr(steps, "throw", None)
+            if throw is None:
+                raise
+            resume = lambda error=error: throw(error)  # noqa: E731  # one expression for both ways to go on
+        else:
+            resume = lambda sent=sent: steps.send(sent) if hasattr(steps, "send") else next(steps)  # noqa: E731
+        try:
+            waited = resume()
+        except StopIteration:
+            return

@@ -1,0 +1,292 @@
+"""The manager: what an application enters, publishes to and subscribes at. Its other half is native."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from ._core import Core, Subscription
+from .bus import EventBusConfig
+from .errors import NotAvailableError
+from .event import Event
+from .functions import Runner, mask
+from .limits import Limits
+from .schema import Schema
+from .security import ALL_TENANTS, AllTenants, SecurityContext
+from .text import Id, id_text
+
+logger = logging.getLogger("fraiseql_subs")
+
+
+class SubscriptionManager:
+    """Serves a schema's subscriptions from one event bus.
+
+    It is an async context manager. Entering it is counted, so that a router's lifespan, an application's own and `async with`
+    may overlap: the first entry connects the bus, the last exit drains and stops. It may be entered again.
+
+    Args:
+        schema: The schema with its functions.
+        event_bus: Where events come from; each manager has a memory bus of its own.
+        limits: What clients may do, and how much may wait.
+        multi_tenant: Whether every event and every viewer must have a tenant that is not empty.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        event_bus: EventBusConfig = EventBusConfig.memory(),
+        *,
+        limits: Limits = Limits(),
+        multi_tenant: bool = False,
+    ) -> None:
+        for name, value, expected in (
+            ("schema", schema, Schema),
+            ("event_bus", event_bus, EventBusConfig),
+            ("limits", limits, Limits),
+            ("multi_tenant", multi_tenant, bool),
+        ):
+            if not isinstance(value, expected):
+                raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
+        self.schema = schema
+        self.limits = limits
+        self._runner = Runner(schema.functions, limits)
+        self._core = Core(
+            schema._native,
+            bus=event_bus._json(),
+            limits=limits._json(),
+            multi_tenant=multi_tenant,
+            event=Event,
+            start=self._runner.start,
+            generate=self._runner.generate,
+            abandon=self._runner.abandon,
+            mask=mask,
+            type_names=schema.type_names,
+        )
+        self._entries = 0
+        self._turn: asyncio.Lock | None = None
+        if unenforced := limits._not_enforced():
+            logger.warning("these limits are set but not enforced yet: %s", ", ".join(unenforced))
+
+    # ---- its life ----
+
+    async def __aenter__(self) -> SubscriptionManager:
+        async with self._turns():
+            if self._entries == 0:
+                self._runner.open()
+                try:
+                    await self._core.start()
+                except BaseException:
+                    self._core.release()
+                    await self._runner.close()
+                    raise
+            self._entries += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        async with self._turns():
+            self._entries -= 1
+            if self._entries > 0:
+                return
+            try:
+                await self._core.stop()
+            finally:
+                await self._runner.close()
+                self._core.release()
+
+    def _turns(self) -> asyncio.Lock:
+        """Who enters or leaves waits for who is entering or leaving; one lock for each run, as locks belong to loops."""
+        if self._turn is None or (self._entries == 0 and not self._turn.locked()):
+            self._turn = asyncio.Lock()
+        return self._turn
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """The manager as a lifespan: `FastAPI(lifespan=manager.lifespan)`, or entered from an application's own."""
+        async with self:
+            yield
+
+    # ---- events ----
+
+    async def publish_event(
+        self,
+        event_type: str,
+        channel: str,
+        data: Mapping[str, Any] | bytes | str,
+        *,
+        tenant_id: Id | AllTenants | None = None,
+        source: str | None = None,
+        previous: Mapping[str, Any] | bytes | str | None = None,
+    ) -> str:
+        """Publishes an event.
+
+        Args:
+            event_type: What happened, as `event_types` names it.
+            channel: Where; not empty.
+            data: A JSON object, as a mapping or as its text. UUID, datetime, Decimal, Enum (by name), dataclasses
+                and pydantic models in it convert.
+            tenant_id: Whose event it is; `ALL_TENANTS` is for every viewer, `None` for those without tenant.
+            source: The service that it comes from.
+            previous: The old image, for predicates alone.
+
+        Returns:
+            The event's id, when the bus has accepted it.
+
+        Raises:
+            TypeError: A value has no JSON form; the text names its path.
+            ValueError: NaN, NUL, a lone surrogate, an empty channel, more than `max_event_bytes`, or no tenant where
+                `multi_tenant` asks for one.
+            NotRunning: The manager is not entered.
+        """
+        tenant = _tenant(tenant_id)
+        while True:
+            event_id = self._core.publish(event_type, channel, data, tenant, source, previous)
+            if event_id is not None:
+                return event_id
+            # Readers on this loop have had no turn for many events.
+            await asyncio.sleep(0)
+
+    async def publish_events(self, events: Iterable[Event]) -> list[str]:
+        """Publishes several events, all or none, in one round trip; see `publish_event`.
+
+        Args:
+            events: Their `id` and `published_at` are ignored.
+
+        Returns:
+            Their ids, in order.
+        """
+        return self._core.publish_many(
+            [(event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source) for event in events]
+        )
+
+    def publish_event_sync(
+        self,
+        event_type: str,
+        channel: str,
+        data: Mapping[str, Any] | bytes | str,
+        *,
+        tenant_id: Id | AllTenants | None = None,
+        source: str | None = None,
+        previous: Mapping[str, Any] | bytes | str | None = None,
+    ) -> str:
+        """Publishes an event from a thread that runs no event loop; see `publish_event`.
+
+        Raises:
+            RuntimeError: This thread runs an event loop, which `publish_event` does not block; or the manager is not entered, and its
+                bus is the memory bus, where nobody could hear it.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("publish_event_sync blocks, and this thread runs an event loop: await publish_event")
+        tenant = _tenant(tenant_id)
+        while True:
+            event_id = self._core.publish(event_type, channel, data, tenant, source, previous)
+            if event_id is not None:
+                return event_id
+
+    # ---- subscriptions ----
+
+    def subscribe(
+        self,
+        query: str,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        operation_name: str | None = None,
+        context: SecurityContext | None = None,
+        subscription_id: str | None = None,
+        connection_id: str | None = None,
+        framing: Literal["next", "result"] = "next",
+        resume: bool | str | None = None,
+    ) -> Subscription:
+        """Subscribes in this process.
+
+        The returned async iterator of `bytes` is live once it is entered (`async with`), or from its first iteration
+        on: it sees every event that is published after that.
+
+        Args:
+            query: The document, with one subscription operation to run.
+            variables: Its variables, by GraphQL name.
+            operation_name: Which of the document's operations.
+            context: Who watches; anonymous, where not given.
+            subscription_id: The id in its messages; one is made up, where not given.
+            connection_id: A label: ids are unique under it, and `complete_subscription` finds it.
+            framing: `"next"`: whole graphql-transport-ws messages; `"result"`: bare ExecutionResults.
+            resume: `True` puts `extensions.eventId` into each message; such a token does too, and first gives what came after it.
+
+        Raises:
+            GraphQLRequestError: When entered: the document, its variables or its size are at fault.
+            Forbidden: When entered, or when the context expires.
+            HistoryLost: The token cannot be honoured.
+            SlowConsumer: While iterating: the queue overflowed, and `overflow` is `"disconnect"`.
+            ValueError: When entered: the id is in use.
+        """
+        viewer = SecurityContext() if context is None else context
+        if not isinstance(viewer, SecurityContext):
+            raise TypeError(f"context: expected a SecurityContext, got {type(viewer).__name__}")
+        return self._core.subscribe(
+            query,
+            variables=variables,
+            operation_name=operation_name,
+            context=viewer,
+            viewer=viewer._json(),
+            subscription_id=uuid.uuid4().hex if subscription_id is None else subscription_id,
+            connection_id=connection_id,
+            framing=framing,
+            resume=resume,
+        )
+
+    async def complete_subscription(self, subscription_id: str, connection_id: str | None = None) -> bool:
+        """Ends a subscription of this process after what is queued for it; its client gets `complete`.
+
+        Args:
+            subscription_id: Its id.
+            connection_id: The socket's id or the label; without it, one that `subscribe` opened without a label.
+
+        Returns:
+            Whether it existed.
+        """
+        return self._core.complete(subscription_id, connection_id)
+
+    async def revoke(
+        self, *, user_id: Id | None = None, tenant_id: Id | None = None, connection_id: str | None = None
+    ) -> int:
+        """Not there yet: raises `NotAvailableError`."""
+        raise NotAvailableError("revoke is not there yet; let contexts expire by expires_at")
+
+    # ---- for operators ----
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Counters and gauges since the manager was made; what is counted by reason or module is a dict."""
+        return self._core.metrics()
+
+    def prometheus(self) -> str:
+        """The same in Prometheus' text format."""
+        return self._core.prometheus()
+
+    def health(self) -> dict[str, Any]:
+        """For a readiness probe: `ok`, `state` and `bus`; never blocks."""
+        return self._core.health()
+
+    def explain(self, query: str, event: Event, **options: Any) -> object:
+        """Not there yet: raises `NotAvailableError`."""
+        raise NotAvailableError("explain is not there yet")
+
+    async def serve(self, host: str, port: int, **options: Any) -> None:
+        """Not there yet: raises `NotAvailableError`."""
+        raise NotAvailableError("serve is not there yet; mount fraiseql_subs.asgi.SubscriptionApp in an ASGI server")
+
+
+def _tenant(tenant_id: Id | AllTenants | None) -> str | bool | None:
+    """A tenant as the native side takes it: `True` is `ALL_TENANTS`."""
+    if tenant_id is None:
+        return None
+    return True if tenant_id is ALL_TENANTS else id_text(tenant_id, "tenant_id")

@@ -1,0 +1,1 @@
+../stubs/fraiseql_subs/_core.pyi

@@ -1,0 +1,263 @@
+"""The native module: what `fraiseql_subs` is made of. Applications use the package, which documents its own face.
+
+Nothing here runs at import. All classes are final and thread-safe; what has to be called on an event loop says so.
+"""
+
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal, final
+
+from .event import Event
+from .security import SecurityContext
+
+@final
+class Schema:
+    """A schema that was built and validated.
+
+    Args:
+        input: JSON of the SDL and the declarations.
+
+    Raises:
+        SchemaError: A declaration is wrong; the text names the function, the field and what was expected.
+    """
+
+    def __new__(cls, input: str) -> Schema: ...
+    @property
+    def sdl(self) -> str:
+        """The printed schema."""
+
+    @property
+    def signatures(self) -> str:
+        """JSON: the types of the functions' arguments and of input objects, and the names of enums."""
+
+@final
+class Core:
+    """The native half of a `SubscriptionManager`."""
+
+    def __new__(
+        cls,
+        schema: Schema,
+        *,
+        bus: str,
+        limits: str,
+        multi_tenant: bool,
+        event: type[Event],
+        start: Callable[[list[Call]], None],
+        generate: Callable[[Generation], None],
+        abandon: Callable[[int], None],
+        mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
+        type_names: Mapping[type, str],
+    ) -> Core: ...
+    def start(self) -> Future[None]:
+        """Begins a run on the running loop; done when the bus is connected.
+
+        Raises:
+            BusUnavailable: The bus cannot be reached.
+        """
+
+    def stop(self) -> Future[None]:
+        """Drains for at most `drain_timeout` and stops; goes on even where the future is cancelled."""
+
+    def release(self) -> None:
+        """Gives the event loops back; on the loop that began the run."""
+
+    def publish(
+        self,
+        event_type: str,
+        channel: str,
+        data: Mapping[str, Any] | bytes | str,
+        tenant_id: str | bool | None,
+        source: str | None,
+        previous: Mapping[str, Any] | bytes | str | None,
+    ) -> str | None:
+        """Publishes an event and returns its id; `None`: nothing was done yet, let the loop run and try again.
+
+        Raises:
+            TypeError: A value has no JSON form; the text names its path.
+            ValueError: The event is refused.
+            NotRunning: There is no run.
+        """
+
+    def publish_many(
+        self, events: list[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
+    ) -> list[str]:
+        """Publishes all of these events or none."""
+
+    def subscribe(
+        self,
+        query: str,
+        *,
+        variables: Mapping[str, Any] | None,
+        operation_name: str | None,
+        context: SecurityContext,
+        viewer: str,
+        subscription_id: str,
+        connection_id: str | None,
+        framing: Literal["next", "result"],
+        resume: bool | str | None,
+    ) -> Subscription:
+        """Asks for a subscription, which is live once it is entered."""
+
+    def connect(
+        self,
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+        finish: Callable[..., object],
+        introspection: bool,
+    ) -> Socket:
+        """Opens the protocol for a socket that has just been accepted; on its event loop."""
+
+    def complete(self, subscription_id: str, connection_id: str | None) -> bool:
+        """Ends a subscription; returns whether it existed."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters and gauges."""
+
+    def prometheus(self) -> str:
+        """The same in Prometheus' text format."""
+
+    def parses(self) -> int:
+        """How many documents were parsed since the manager was made."""
+
+    def health(self) -> dict[str, Any]:
+        """`ok`, `state` and `bus`."""
+
+@final
+class Subscription:
+    """A subscription of this process: an async iterator and async context manager of `bytes`.
+
+    It is live from `async with` on, else from the first iteration. What is queued is taken without touching the event loop; an
+    iteration that is cancelled loses nothing. It may be iterated on any event loop, by one task at a time.
+
+    Raises:
+        GraphQLRequestError: When entered: the document, its variables or its size are at fault.
+        Forbidden: When entered, or when the viewer's context expires.
+        HistoryLost: The resume token cannot be honoured.
+        SlowConsumer: The queue overflowed and `overflow` is `"disconnect"`.
+        NotRunning: The manager is not entered.
+        ValueError: When entered: the id is in use.
+    """
+
+    @property
+    def id(self) -> str:
+        """The subscription's id, as its messages carry it."""
+
+    def __aiter__(self) -> Subscription: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+    def __aenter__(self) -> Awaitable[Subscription]: ...
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Awaitable[None]: ...
+    def aclose(self) -> Awaitable[None]:
+        """Ends the subscription; an iteration that waits ends too."""
+
+@final
+class Socket:
+    """The protocol of one WebSocket; all methods belong to its event loop."""
+
+    @property
+    def id(self) -> str:
+        """The connection's id."""
+
+    def receive(self, text: str | None) -> dict[str, Any] | None:
+        """Takes a text frame, `None` for a binary one; returns what the auth handler has to judge, where it has to."""
+
+    def receive_invalid(self) -> None:
+        """A text frame that is no valid Unicode: closes."""
+
+    def accept(self, context: SecurityContext, viewer: str) -> None:
+        """The auth handler has accepted this viewer."""
+
+    def refuse(self) -> None:
+        """The auth handler has refused."""
+
+    def lost(self) -> None:
+        """The socket is gone: nothing of it stays."""
+
+@final
+class Call:
+    """One call of a function for one event. The first outcome counts."""
+
+    @property
+    def function(self) -> int:
+        """The function's position among the declarations."""
+
+    @property
+    def field_name(self) -> str:
+        """The subscription field's GraphQL name."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the field allows in place of the limit."""
+
+    def event(self) -> Event:
+        """The event, with `data` of its own."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The coerced arguments by Python name, as plain JSON values."""
+
+    def watcher(self) -> tuple[SecurityContext, tuple[str, ...]] | None:
+        """The viewer and the selected paths, where the function takes `info`."""
+
+    def finish(self, result: object, asynchronous: bool) -> list[Awaitable[Any]] | None:
+        """Reads a result and delivers it.
+
+        Args:
+            result: What the function returned.
+            asynchronous: Whether awaitables may stand in it; they are returned, to be awaited and given to `supply`.
+        """
+
+    def supply(self, results: list[Any]) -> list[Awaitable[Any]] | None:
+        """What the awaitables gave, in their order; an exception is the failure of its field."""
+
+    def fail(self, exception: BaseException) -> None:
+        """The function raised."""
+
+    def expire(self) -> bool:
+        """The function took too long; returns whether its outcome was still awaited."""
+
+@final
+class Generation:
+    """A running generator and the subscription that it fills."""
+
+    @property
+    def key(self) -> int:
+        """By which it is abandoned."""
+
+    @property
+    def function(self) -> int:
+        """The function's position among the declarations."""
+
+    @property
+    def field_name(self) -> str:
+        """The subscription field's GraphQL name."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The coerced arguments by Python name, as plain JSON values."""
+
+    def watcher(self) -> tuple[SecurityContext, tuple[str, ...]]:
+        """The viewer and the selected paths."""
+
+    def operation(self) -> dict[str, Any]:
+        """`operation_name`, `variables` and `connection_id`."""
+
+    def has_room(self) -> bool:
+        """Whether the queue has room now."""
+
+    def room(self) -> Future[bool]:
+        """Done when the queue has room; the result says whether to go on."""
+
+    def emit(self, value: object) -> list[Awaitable[Any]] | None:
+        """Reads what was yielded and delivers it, like `Call.finish`."""
+
+    def supply(self, results: list[Any]) -> list[Awaitable[Any]] | None:
+        """What the awaitables gave, in their order."""
+
+    def complete(self) -> None:
+        """It ended by itself."""
+
+    def fail(self, exception: BaseException) -> None:
+        """It raised."""

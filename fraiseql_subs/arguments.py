@@ -83,7 +83,7 @@ class Converters:
     ) -> None:
         self._inputs = inputs
         self._enums = enums
-        self._local = local
+        self.local = local
         self._made: dict[tuple[str, type | None], Converter] = {}
 
     def make(self, reference: str, annotation: Any, place: str) -> Converter | None:
@@ -125,7 +125,7 @@ class Converters:
             return given if record is None else record(**given)
 
         self._made[name, record] = convert  # before the fields: an input type may hold itself
-        annotations = {} if record is None else hints(record, self._local, record.__name__)
+        annotations = {} if record is None else hints(record, self.local, record.__name__)
         known = {} if record is None else {member.name: member for member in members(record, as_input=True)}
         for field, reference in self._inputs[name].items():
             if record is not None and field not in known:

@@ -20,7 +20,7 @@ from .errors import SchemaError
 from .text import checked
 
 LiteralValue: TypeAlias = "str | int | float | bool | Decimal | UUID | Enum | datetime"
-"""What may stand for a constant: an aware datetime is an instant, an enum's member is its name."""
+"""What may stand for a constant: an aware datetime is an instant, an enum's member its name, a Decimal its text."""
 
 Wire: TypeAlias = "tuple[Any, ...]"
 
@@ -102,8 +102,6 @@ class Operand:
             if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
                 raise SchemaError(f"is_in takes one list, got {_named(values)}")
             values = list(values)
-            if any(isinstance(value, datetime) for value in values):  # the wire knows instants, but no lists of them
-                return functools.reduce(operator.or_, [self == value for value in values])
         return self._with("is_in", values)
 
     def contains(self, item: Operand | LiteralValue) -> Predicate:
@@ -208,30 +206,36 @@ def _operand(value: object, symbol: str) -> tuple[Wire, frozenset[str]]:
             raise SchemaError(f'{value!r} needs a key, as in {value!r}["id"]')
         arguments = frozenset(value._head[1:]) if value._head[0] == "argument" else frozenset()
         return (*value._head, value._path), arguments
-    ordered = symbol in ("<", "<=", ">", ">=")
-    if isinstance(value, (bool, list, tuple, set, frozenset)) and ordered:
-        raise SchemaError(f"{symbol}: only numbers, strings and instants have an order, got {_named(value)}")
+    if symbol in ("<", "<=", ">", ">=") and isinstance(value, (bool, Decimal, list, tuple, set, frozenset)):
+        travels = "; a Decimal is published as text" if isinstance(value, Decimal) else ""
+        raise SchemaError(f"{symbol}: only numbers, strings and instants have an order, got {_named(value)}{travels}")
+    if symbol in ("startswith", "endswith") and not (isinstance(value, str) and not isinstance(value, Enum)):
+        raise SchemaError(f"{symbol} takes a string or an operand, got {_named(value)}")
+    return _literal(value, symbol), frozenset()
+
+
+def _literal(value: object, symbol: str) -> Wire:
+    if isinstance(value, (list, tuple)):
+        return ("list", tuple(_literal(item, symbol) for item in value))
+    if isinstance(value, (set, frozenset)):
+        return ("list", tuple(sorted((_literal(item, symbol) for item in value), key=json.dumps)))
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise SchemaError(f"{symbol}: a datetime needs a time zone, got {value!r}")
-        return ("datetime", value.isoformat()), frozenset()
+        return ("datetime", value.isoformat())
     if isinstance(value, UUID):
-        return ("id", str(value)), frozenset()
-    text_only = symbol in ("startswith", "endswith")
-    if text_only and not (isinstance(value, str) and not isinstance(value, Enum)):
-        raise SchemaError(f"{symbol} takes a string or an operand, got {_named(value)}")
-    return ("literal", _literal(value, symbol)), frozenset()
+        return ("id", str(value))
+    return ("literal", _scalar(value, symbol))
 
 
-def _literal(value: object, symbol: str) -> Any:
+def _scalar(value: object, symbol: str) -> Any:
+    """A constant as plain JSON, converted as `publish_event` converts."""
     if value is None:
         raise SchemaError(f"{symbol}: a comparison with None never matches: use .is_null() or .exists()")
     if isinstance(value, Predicate):
         raise SchemaError(f"{symbol}: got a predicate: put parentheses around each comparison that & or | joins")
     if isinstance(value, Enum):
         return value.name
-    if isinstance(value, UUID):
-        return str(value)
     if isinstance(value, str):
         return checked(value, symbol)
     if isinstance(value, (bool, int)):
@@ -239,15 +243,10 @@ def _literal(value: object, symbol: str) -> Any:
     if isinstance(value, (float, Decimal)):
         if not math.isfinite(value):
             raise SchemaError(f"{symbol}: expected a finite number, got {value}")
-        whole = isinstance(value, Decimal) and value == value.to_integral_value()
-        return int(value) if whole else float(value)
-    if isinstance(value, (list, tuple)):
-        return [_literal(item, symbol) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_literal(item, symbol) for item in value), key=json.dumps)
+        return str(value) if isinstance(value, Decimal) else value
     raise SchemaError(
         f"{symbol}: {_named(value)} is no literal; expected a str, int, float, bool, Decimal, UUID, Enum, "
-        "an aware datetime, or a list of them (datetimes in is_in alone)"
+        "an aware datetime, or a list of them"
     )
 
 

@@ -140,7 +140,7 @@ def _field(declaration: Declaration, field: str, type_map: TypeMap) -> str:
     type_map.arguments[field] = {}
     for name, parameter in declaration.parameters.items():
         at = f"{place}, argument {name}"
-        annotation = declaration.annotation(parameter)
+        annotation = declaration.annotation(parameter, type_map.local)
         if annotation is inspect.Parameter.empty:
             raise SchemaError(f"{at}: it has no annotation; expected its type")
         argument = graphql_name(name, at)
@@ -150,14 +150,14 @@ def _field(declaration: Declaration, field: str, type_map: TypeMap) -> str:
         value = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
         written.append(f"{argument}: {reference}{default(value, reference, at)}")
     arguments = f"({', '.join(written)})" if written else ""
-    result = type_map.reference(_result(declaration), f"{place}, what it returns", as_input=False)
+    result = type_map.reference(_result(declaration, type_map.local), f"{place}, what it returns", as_input=False)
     return f"{description(declaration.function, '  ')}  {field}{arguments}: {result}"
 
 
-def _result(declaration: Declaration) -> Any:
+def _result(declaration: Declaration, local: Mapping[str, Any]) -> Any:
     """What the function says it returns, or yields."""
     place = f"{declaration.qualified_name}, what it returns"
-    annotation = declaration.annotation()
+    annotation = declaration.annotation(None, local)
     if annotation is inspect.Signature.empty:
         raise SchemaError(f"{place}: it has no annotation; expected its type")
     core = unwrap(annotation).core
@@ -178,9 +178,9 @@ def _converters(declaration: Declaration, references: Mapping[str, str], convert
     for name, parameter in declaration.parameters.items():
         place = f"{declaration.qualified_name}, argument {name}"
         if name not in references:
-            expected = ", ".join(references) or "none"
+            expected = ", ".join(sorted(references)) or "none"
             raise SchemaError(f"{place}: the field has no such argument; expected {expected}")
-        annotation = declaration.annotation(parameter)
+        annotation = declaration.annotation(parameter, converters.local)
         made[name] = converters.make(
             references[name], MISSING if annotation is inspect.Parameter.empty else annotation, place
         )

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -139,9 +140,10 @@ class SecurityContext:
         }
 
     def _without_expiry(self) -> SecurityContext:
-        return SecurityContext(
-            self.user_id, self.tenant_id, self.roles, self.permissions, self.claims, self.sources, expires_at=None
-        )
+        """The same viewer without end, for calls that several subscriptions share."""
+        context = copy(self)
+        object.__setattr__(context, "expires_at", None)
+        return context
 
     def _json(self) -> str:
         """What Rust takes for a viewer."""

@@ -57,20 +57,20 @@ class Declaration:
         """For messages and logs."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
-    def annotation(self, of: inspect.Parameter | None = None) -> Any:
+    def annotation(self, of: inspect.Parameter | None, local: Mapping[str, Any]) -> Any:
         """The evaluated annotation of a parameter, or of what is returned; `Parameter.empty` where there is none."""
         annotation = of.annotation if of else inspect.signature(self.function).return_annotation
         place = self.qualified_name + (f", argument {of.name}" if of else ", what it returns")
         if annotation is inspect.Parameter.empty:
             return annotation
-        return _resolve(self.function, annotation, place)
+        return _resolve(self.function, annotation, local, place)
 
     def _input(self, field: str) -> dict[str, Any]:
         """What Rust takes for this declaration."""
         return {
             "field": field,
             "function": self.qualified_name,
-            "channel": self.channel,
+            "channel": "" if self.kind == "generator" else self.channel,
             "event_types": self.event_types,
             "where": None if self.where is None else self.where._wire,
             "rows": None if self.rows is None else self.rows._wire,
@@ -148,14 +148,13 @@ def subscription(
         SchemaError: The function or an option is not as expected.
         NotImplementedError: An option is not there yet.
     """
-
     later = {"scope": scope, "sources": sources, "events_per_second": events_per_second}
     for option in (option for option, value in later.items() if value is not None):
         raise NotAvailableError(f"@subscription: {option}= is not there yet")
-    if event_types is not None and not isinstance(event_types, str):
+    if isinstance(event_types, Iterable) and not isinstance(event_types, str):
         event_types = tuple(event_types)
-    options = {"channel": channel, "event_types": event_types, "where": where, "rows": rows, "requires": requires}
-    options |= {"name": name, "timeout": timeout, "overflow": overflow}
+    options: dict[str, Any] = {"channel": channel, "event_types": event_types, "where": where, "rows": rows}
+    options |= {"requires": requires, "name": name, "timeout": timeout, "overflow": overflow}
 
     def declare(function: AnyFunction) -> AnyFunction:
         vars(function)["__subscription__"] = _declaration(function, passthrough, options)
@@ -227,7 +226,7 @@ def _parameters(
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise SchemaError(f"{place}: {parameter} cannot be an argument; expected one that is given by its name")
         try:
-            annotation = _resolve(function, parameter.annotation, place)
+            annotation = _resolve(function, parameter.annotation, {}, place)
         except SchemaError:  # an argument of a type that is defined later, or `Event` imported for type checkers alone
             continue
         if annotation in (Event, Info) and roles.setdefault(annotation, name) != name:
@@ -247,8 +246,8 @@ def _local(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: cell.cell_contents for name, cell in cells if cell != CellType()}  # an empty cell has no value yet
 
 
-def _resolve(function: Callable[..., Any], annotation: Any, place: str) -> Any:
-    return resolve(annotation, inspect.unwrap(function).__globals__, _local(function), place)
+def _resolve(function: Callable[..., Any], annotation: Any, local: Mapping[str, Any], place: str) -> Any:
+    return resolve(annotation, {**inspect.unwrap(function).__globals__, **_local(function)}, local, place)
 
 
 def _check_options(place: str, options: Mapping[str, Any]) -> None:

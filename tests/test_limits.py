@@ -1,0 +1,110 @@
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fraiseql_subs import EventBusConfig, FraiseQLSubsError, Limits
+
+COUNTS = [field.name for field in dataclasses.fields(Limits) if str(field.type).startswith("int")]
+SECONDS = [field.name for field in dataclasses.fields(Limits) if str(field.type).startswith("float")]
+OPTIONAL = [field.name for field in dataclasses.fields(Limits) if str(field.type).endswith("None")]
+
+
+def limits(name: str, value: Any) -> Limits:
+    return Limits(**{name: value})
+
+
+def test_rust_knows_exactly_these_limits():
+    source = Path(__file__).parents[1] / "rust/engine/src/limits.rs"
+    structure = re.search(r"pub struct Limits \{(.*?)\n\}", source.read_text(), re.DOTALL)
+    assert structure is not None
+    names = re.findall(r"pub (\w+):", structure[1])
+    assert names == list(json.loads(Limits()._json()))
+    assert set(re.findall(r"pub (\w+): Option<", structure[1])) == set(OPTIONAL)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_ints_from_one_up(name: str):
+    assert getattr(limits(name, 1), name) == 1
+    for wrong, error in [
+        (0, ValueError),
+        (-1, ValueError),
+        (2**63, ValueError),
+        (1.5, TypeError),
+        (True, TypeError),
+        ("1", TypeError),
+    ]:
+        with pytest.raises(error, match=f"^{name}: expected an int"):
+            limits(name, wrong)
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_times_and_rates_are_finite_and_positive(name: str):
+    assert getattr(limits(name, 0.5), name) == 0.5
+    assert getattr(limits(name, 2), name) == 2
+    for wrong, error in [
+        (-1, ValueError),
+        (float("inf"), ValueError),
+        (float("nan"), ValueError),
+        (True, TypeError),
+        ("1", TypeError),
+    ]:
+        with pytest.raises(error, match=f"^{name}: expected a"):
+            limits(name, wrong)
+    if name == "drain_timeout":
+        assert Limits(drain_timeout=0).drain_timeout == 0
+    else:
+        with pytest.raises(ValueError, match=f"^{name}: expected a finite number above 0"):
+            limits(name, 0)
+
+
+@pytest.mark.parametrize("name", [*COUNTS, *SECONDS, "overflow"])
+def test_none_is_no_limit_for_some(name: str):
+    if name in OPTIONAL:
+        assert getattr(limits(name, None), name) is None
+    else:
+        with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+            limits(name, None)
+
+
+def test_overflow_is_one_of_four():
+    for rule in ("disconnect", "drop_oldest", "drop_newest", "latest"):
+        assert Limits(overflow=rule).overflow == rule
+    with pytest.raises(ValueError, match=r"overflow: expected one of 'disconnect', .*, got 'block'"):
+        Limits(overflow="block")  # type: ignore[arg-type]
+
+
+def test_limits_are_keyword_only_and_frozen():
+    with pytest.raises(TypeError):
+        Limits(1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Limits(max_conections=1)  # type: ignore[call-arg]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Limits().burst = 1  # type: ignore[misc]
+
+
+def test_limits_that_are_set_and_not_enforced_yet_are_known():
+    assert Limits(queue_bytes=1)._not_enforced() == []
+    given: dict[str, Any] = {"burst": 1, "max_connections_per_user": None, "events_per_second_per_user": 5}
+    assert Limits(**given)._not_enforced() == ["max_connections_per_user", "burst", "events_per_second_per_user"]
+
+
+def test_buses():
+    assert EventBusConfig.memory() == EventBusConfig.memory(history=0)
+    assert json.loads(EventBusConfig.memory(history=5)._json()) == {"kind": "memory", "history": 5}
+    with pytest.raises(ValueError, match="history: expected an int from 0"):
+        EventBusConfig.memory(history=-1)
+    with pytest.raises(TypeError, match="history: expected an int"):
+        EventBusConfig.memory(history=True)
+    builds: list[Callable[[], object]] = [
+        lambda: EventBusConfig.redis("redis://localhost", consumer_group="a", history_age=1),
+        lambda: EventBusConfig.postgresql("postgresql://localhost", listen_dsn=None, schema="a", install=True),
+    ]
+    for build in builds:
+        with pytest.raises(NotImplementedError, match="is not there yet") as raised:
+            build()
+        assert isinstance(raised.value, FraiseQLSubsError)

@@ -91,7 +91,7 @@ impl Reader<'_> {
             ReadType::List(item) => self.list(value, item),
             ReadType::Object(object) => self.object(value, object, None),
             ReadType::Abstract(objects) => {
-                let name = match self.type_name(value) {
+                let name = match self.type_name(value, objects) {
                     Ok(name) => name,
                     Err(error) => return Ok(self.failed(&error)),
                 };
@@ -197,16 +197,21 @@ impl Reader<'_> {
         Ok(Value::Null)
     }
 
-    /// The GraphQL type of an object behind an interface or a union.
-    fn type_name(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    /// The GraphQL type of an object behind an interface or a union: its `__typename`, else by its class.
+    fn type_name(&self, value: &Bound<'_, PyAny>, objects: &[Arc<ReadObject>]) -> PyResult<Option<String>> {
         let py = value.py();
         if let Some(name) = lookup(value, "__typename")? {
             return name.extract();
         }
         for class in value.get_type().mro().iter() {
-            let name = self.functions.type_names.bind(py).call_method1("get", (class,))?;
+            let name = self.functions.type_names.bind(py).call_method1("get", (&class,))?;
             if !name.is_none() {
                 return name.extract();
+            }
+            // A schema from SDL knows no classes: they are called as their types are.
+            let name: String = class.getattr("__name__")?.extract()?;
+            if objects.iter().any(|object| *object.type_name == name) {
+                return Ok(Some(name));
             }
         }
         Ok(None)

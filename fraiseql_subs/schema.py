@@ -144,6 +144,8 @@ def _field(declaration: Declaration, field: str, type_map: TypeMap) -> str:
         if annotation is inspect.Parameter.empty:
             raise SchemaError(f"{at}: it has no annotation; expected its type")
         argument = graphql_name(name, at)
+        if f"Subscription.{field}.{argument}" in type_map.python_names:
+            raise SchemaError(f"{at}: another argument is called {argument} already")
         reference = type_map.reference(annotation, at, as_input=True)
         type_map.arguments[field][name] = reference
         type_map.python_names[f"Subscription.{field}.{argument}"] = name

@@ -483,6 +483,7 @@ def bad_schemas() -> list[Any]:
     def hidden() -> Hidden: ...  # type: ignore[empty-body]
     def hidden_argument(_a: int) -> int: ...  # type: ignore[empty-body]
     def twice() -> Twice: ...  # type: ignore[empty-body]
+    def twice_given(a_b: int, aB: int) -> int: ...  # type: ignore[empty-body]
     def unmapped() -> Unmapped: ...  # type: ignore[empty-body]
     def both(a: Customer) -> Customer: ...  # type: ignore[empty-body]
     def query() -> Query: ...
@@ -516,6 +517,7 @@ def bad_schemas() -> list[Any]:
         (hidden, "Hidden._secret: '_secret' is no GraphQL name"),
         (hidden_argument, "'_a' is no GraphQL name"),
         (twice, "Twice.aB: a_b is called aB already"),
+        (twice_given, "twice_given, argument aB: another argument is called aB already"),
         (unmapped, "Unmapped.value: complex does not map to an output type"),
         (both, "Customer is both read and given as an argument"),
         (query, "a type cannot be called Query"),

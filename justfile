@@ -1,0 +1,28 @@
+# The commands of this project. Each line also works by hand, without just.
+
+# Serve the demo
+demo *arguments:
+    python3 -m venv .venv && .venv/bin/pip install --quiet '.[demo]' && .venv/bin/fraiseql-subs demo {{ arguments }}
+
+# Everything that must hold; what CI runs
+check:
+    ./check
+
+# Tests alone, against the extension as last built
+test *arguments:
+    .venv/bin/pytest {{ arguments }}
+
+# Measure: a release build, then every benchmark at full size
+bench *arguments:
+    .venv/bin/maturin develop --release --locked --quiet
+    .venv/bin/pytest benchmarks --benchmark-enable --benchmark-only {{ arguments }}
+
+# Format all sources
+format:
+    cargo fmt --all
+    .venv/bin/ruff check --fix --select I
+    .venv/bin/ruff format
+
+# Build a wheel into target/wheels
+wheel:
+    .venv/bin/maturin build --release --locked

@@ -1,0 +1,103 @@
+"""What tests share: servers as processes, and the rule that CI skips nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that skips itself fails where CI=true: what is needed there is known to be there."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+UVICORN = ("uvicorn", "{app}", "--host=127.0.0.1", "--port={port}", "--ws={ws}", "--no-access-log")
+#: Command line by name.
+SERVERS = {
+    "uvicorn-websockets": [argument.replace("{ws}", "websockets") for argument in UVICORN],
+    "uvicorn-websockets-sansio": [argument.replace("{ws}", "websockets-sansio") for argument in UVICORN],
+    "uvicorn-wsproto": [argument.replace("{ws}", "wsproto") for argument in UVICORN],
+    "hypercorn": ["hypercorn", "{app}", "--bind=127.0.0.1:{port}"],
+    "granian": ["granian", "{app}", "--interface=asgi", "--host=127.0.0.1", "--port={port}"],
+}
+
+
+class Server:
+    """An ASGI application in a process of its own, on a port that stays its own over restarts."""
+
+    def __init__(self, name: str, app: str, directory: Path) -> None:
+        # Bound and never listening: no one else is given the port, while the server, which reuses addresses, may have it.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
+        self.output: list[str] = []
+        self._command = [part.format(app=app, port=self.port) for part in SERVERS[name]]
+        self._directory = directory
+
+    def __str__(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Returns when it takes connections."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *self._command, cwd=self._directory, start_new_session=True,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        self._reading = asyncio.create_task(self._read())
+        while True:  # what servers print when, and who of their processes listens when, is their own affair
+            assert not self._reading.done(), "".join(self.output)
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return await writer.wait_closed()
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            self.output.append(line.decode())
+
+    async def stop(self) -> None:
+        """Ends it as an operator would, and waits for its end."""
+        self._process.send_signal(signal.SIGTERM)
+        await self._process.wait()
+        await self._reading
+
+    async def close(self) -> None:
+        """Leaves no process and no port behind, whatever the test came to."""
+        self._reserved.close()
+        if self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own: its workers, and nothing else
+            await self._process.wait()
+        await self._reading
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Any]]:
+    """`await serve(name, app, directory)`: a started `Server`, ended with the test."""
+    servers: list[Server] = []
+
+    async def start(name: str, app: str, directory: Path) -> Server:
+        servers.append(Server(name, app, directory))
+        await servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.close()

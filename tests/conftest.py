@@ -39,7 +39,7 @@ class Server:
     """An ASGI application in a process of its own, on a port that stays its own over restarts."""
 
     def __init__(self, name: str, app: str, directory: Path) -> None:
-        # Bound and never listening: no one else is given the port, while the server, which reuses addresses, may have it.
+        # Bound and never listening: nobody else is given the port, while a server that reuses addresses may have it.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind(("127.0.0.1", 0))

@@ -24,7 +24,7 @@ async def show_all(session: AsyncClientSession, request: GraphQLRequest) -> None
 
 
 async def watch(url: str, count: int) -> None:
-    # Named alone, since gql overlooks the server's choice where a server (hypercorn, granian) writes headers in lower case.
+    # Named alone: gql overlooks the choice of a server that writes its headers in lower case (hypercorn, granian).
     protocols = [WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL]
     client = Client(transport=WebsocketsTransport(url, init_payload={"token": "secret"}, subprotocols=protocols))
     try:

@@ -1,0 +1,220 @@
+"""The demo: an order desk, as an application with this package is usually written.
+
+Its three subscriptions are the three ways in which an event becomes a result: as it is (`stockChanged`), by a function
+that runs once for all who watch (`orderUpdated`), and by one that runs once per viewer (`messageReceived`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import uvicorn
+from fastapi import Body, FastAPI
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from . import (
+    ID,
+    Event,
+    EventBusConfig,
+    Info,
+    Schema,
+    SecurityContext,
+    SubscriptionManager,
+    argument,
+    data,
+    subscription,
+    viewer,
+)
+from .fastapi import SubscriptionRouterFactory
+
+PRODUCTS = {"T-1": "Tea", "C-2": "Coffee", "B-3": "Bread"}
+
+
+@dataclass
+class Stock:
+    """How much of a product is left."""
+
+    product: ID
+    left: int
+
+
+@dataclass
+class Order:
+    """An order as the desk sees it."""
+
+    id: ID
+    status: str
+    product_name: str
+
+
+@dataclass
+class Message:
+    """A message as its reader sees it."""
+
+    text: str
+    seen_by: str
+
+
+@subscription(
+    channel="stock",
+    where=argument("product").is_null() | (data["product"] == argument("product")),
+    passthrough=True,
+)
+async def stock_changed(product: ID | None = None) -> Stock:
+    """The event's own data: no Python runs."""
+    raise NotImplementedError
+
+
+@subscription(channel="orders")
+async def order_updated(event: Event) -> Order:
+    """Runs once per event, whatever the number of subscribers: here it may look things up."""
+    return Order(event.data["id"], event.data["status"], PRODUCTS.get(event.data["product"], "?"))
+
+
+@subscription(channel="messages", rows=data["to"].is_null() | (data["to"] == viewer("user_id")))
+async def message_received(event: Event, info: Info) -> Message:
+    """Takes `info`, so it runs once per viewer; `rows` has already kept others' messages away."""
+    return Message(event.data["text"], seen_by=str(info.viewer.user_id))
+
+
+manager = SubscriptionManager(
+    Schema(subscriptions=[stock_changed, order_updated, message_received]), EventBusConfig.memory()
+)
+
+
+async def authenticate(payload: dict[str, Any]) -> SecurityContext:
+    """Believes everybody's word; a real one looks at a token, and refuses by raising."""
+    return SecurityContext(user_id=str(payload.get("user", "guest")))
+
+
+async def business() -> None:
+    """Events that come by themselves."""
+    for number in itertools.count(1):
+        product = random.choice([*PRODUCTS])
+        order = {"id": number, "status": random.choice(["placed", "paid", "sent"]), "product": product}
+        await manager.publish_event("orderUpdated", "orders", order)
+        await manager.publish_event("stockChanged", "stock", {"product": product, "left": random.randrange(100)})
+        if number % 2 == 0:
+            text = f"{number} orders so far"
+            await manager.publish_event("messageReceived", "messages", {"text": text, "to": None})
+        await asyncio.sleep(0.5)
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Keeps business going; entering the manager is counted, so the router may enter it too."""
+    async with manager:
+        task = asyncio.create_task(business())
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+
+app = FastAPI(title="Order desk", lifespan=lifespan)
+app.include_router(SubscriptionRouterFactory.create(manager, auth_handler=authenticate))
+
+
+@app.get("/", response_class=HTMLResponse)
+async def page() -> str:
+    """Subscribes by the protocol itself, and shows what comes."""
+    return files(__package__).joinpath("demo.html").read_text("utf-8")
+
+
+@app.post("/publish")
+async def publish(channel: str = Body(), data: dict[str, Any] = Body()) -> dict[str, str]:  # noqa: B008 (FastAPI's way)
+    """Publishes on a channel: `stock`, `orders` or `messages`."""
+    event_types = {"stock": "stockChanged", "orders": "orderUpdated", "messages": "messageReceived"}
+    return {"id": str(await manager.publish_event(event_types.get(channel, "custom"), channel, data))}
+
+
+@app.get("/figures")
+async def figures() -> dict[str, Any]:
+    """What the page shows below its events."""
+    return manager.get_metrics()
+
+
+@app.get("/metrics", response_class=PlainTextResponse)
+async def metrics() -> str:
+    """The same for Prometheus."""
+    return manager.prometheus()
+
+
+def run(host: str, port: int, *, check: bool) -> int:
+    """Serves until interrupted; with `check`, until a client has received a few events of each kind.
+
+    Returns:
+        The exit status: 1 where the client did not receive them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
+        address = f"[{host}]" if ":" in host else host
+        url = f"{address}:{listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            app, ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning", timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
+        print(f"The order desk is at http://{url}/\nPublish with\n")
+        message = json.dumps({"channel": "messages", "data": {"text": "Hello from curl", "to": None}})
+        print(f"    curl http://{url}/publish -H 'content-type: application/json' -d '{message}'\n", flush=True)
+        if check:
+            return asyncio.run(_check(server, listener, f"ws://{url}/graphql/subscriptions"))
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(server.serve(sockets=[listener]))
+    return 0
+
+
+async def _check(server: uvicorn.Server, listener: socket.socket, url: str) -> int:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = asyncio.create_task(asyncio.wait_for(_watch(url, events=3), timeout=30))
+    await asyncio.wait([serving, watching], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    watching.cancel()
+    try:
+        await watching
+    except (Exception, asyncio.CancelledError) as error:
+        print(f"failed: {error!r}")
+        return 1
+    print("The demo works.")
+    return 0
+
+
+async def _watch(url: str, *, events: int) -> None:
+    """Subscribes to everything, and prints until each subscription has had its `events`."""
+    selections = {
+        "stockChanged": "product left",
+        "orderUpdated": "id status productName",
+        "messageReceived": "text seenBy",
+    }
+    async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None) as connection:
+        await _send(connection, type="connection_init", payload={"user": "ada"})
+        for field, selection in selections.items():
+            query = f"subscription {{ {field} {{ {selection} }} }}"
+            await _send(connection, id=field, type="subscribe", payload={"query": query})
+        missing = dict.fromkeys(selections, events)
+        async for text in connection:
+            message = json.loads(text)
+            if message["type"] == "connection_ack":
+                continue
+            if message["type"] != "next" or "errors" in message["payload"]:
+                raise RuntimeError(f"expected an event, got {text!r}")
+            print(json.dumps(message["payload"]["data"]), flush=True)
+            missing[message["id"]] -= 1
+            if max(missing.values()) <= 0:
+                return
+        raise RuntimeError("the server closed the connection")
+
+
+async def _send(connection: ClientConnection, **message: Any) -> None:
+    await connection.send(json.dumps(message))

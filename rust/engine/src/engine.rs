@@ -151,7 +151,6 @@ struct Topic {
 pub struct Subscription {
     /// Its queue.
     pub mailbox: Arc<Mailbox>,
-    number: u64,
     engine: Arc<Engine>,
     place: Mutex<Place>,
     _counted: Counted,
@@ -222,7 +221,7 @@ impl Engine {
         *self.phase.lock()
     }
 
-    /// A number that no other connection or subscription of this engine has.
+    /// A number that no other connection of this engine has.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, SeqCst)
     }
@@ -300,7 +299,6 @@ impl Engine {
         let metrics = self.parts.metrics.clone();
         let subscription = Arc::new(Subscription {
             mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, start.outbox.clone(), metrics),
-            number: self.number(),
             engine: self.clone(),
             place: Mutex::new(Place::Nowhere),
             _counted: self.parts.metrics.subscription(),
@@ -349,7 +347,7 @@ impl Engine {
             field: operation.field,
             arguments: operation.arguments,
             watcher: Watcher { viewer: start.viewer.clone(), plan: operation.plan },
-            operation_name: start.request.operation_name.map(Into::into),
+            operation_name: operation.name,
             variables: start.request.variables.clone(),
             connection_id: start.connection_id.cloned(),
             mailbox: subscription.mailbox.clone(),
@@ -429,7 +427,7 @@ impl Engine {
                 group
             }
         };
-        group.join(subscription.number, subscription.mailbox.clone(), &operation.plan, resolve.clone());
+        group.join(subscription.mailbox.clone(), &operation.plan, resolve.clone());
         *place = Place::Live {
             channel: channel.clone(),
             tenant: viewer.tenant_id.clone(),
@@ -561,7 +559,7 @@ impl Subscription {
     ) {
         let mut state = channel.state.lock();
         let Some(topic) = state.topics.get_mut(&tenant) else { return };
-        if group.leave(self.number, plan, resolve) {
+        if group.leave(&self.mailbox, plan, resolve) {
             topic.index.remove(group.condition.key());
         }
         if let Some(resolve) = resolve

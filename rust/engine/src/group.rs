@@ -4,10 +4,10 @@
 //! same resolve class share one call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use indexmap::IndexMap;
 use parking_lot::Mutex;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
 use crate::error::{GraphQLError, code, errors_json};
 use crate::event::{Event, Offset};
@@ -29,7 +29,8 @@ pub struct Group {
 struct Class {
     plan: Arc<Plan>,
     resolve: Option<Arc<ResolveClass>>,
-    members: IndexMap<u64, Arc<Mailbox>, FxBuildHasher>,
+    /// Each knows its place here.
+    members: Vec<Arc<Mailbox>>,
 }
 
 impl Class {
@@ -53,22 +54,32 @@ impl Group {
     }
 
     /// Adds a member.
-    pub fn join(&self, number: u64, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
+    pub fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
         let mut classes = self.classes.lock();
         if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
-            class.members.insert(number, mailbox);
+            mailbox.place.store(class.members.len(), Relaxed);
+            class.members.push(mailbox);
             return;
         }
-        let members = IndexMap::from_iter([(number, mailbox)]);
-        classes.push(Class { plan: plan.clone(), resolve, members });
+        mailbox.place.store(0, Relaxed);
+        // Most groups have one class, and most classes of small groups one member.
+        classes.reserve_exact(1);
+        classes.push(Class { plan: plan.clone(), resolve, members: vec![mailbox] });
     }
 
     /// Removes a member; returns whether the group is empty now.
-    pub fn leave(&self, number: u64, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
+    pub fn leave(&self, mailbox: &Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
         let mut classes = self.classes.lock();
         if let Some(at) = classes.iter().position(|class| class.is(plan, resolve)) {
-            classes[at].members.swap_remove(&number);
-            if classes[at].members.is_empty() {
+            let members = &mut classes[at].members;
+            let place = mailbox.place.load(Relaxed);
+            if members.get(place).is_some_and(|member| Arc::ptr_eq(member, mailbox)) {
+                members.swap_remove(place);
+                if let Some(moved) = members.get(place) {
+                    moved.place.store(place, Relaxed);
+                }
+            }
+            if members.is_empty() {
                 classes.swap_remove(at);
             }
         }
@@ -111,7 +122,7 @@ impl Group {
         mut visit: impl FnMut(&Arc<Plan>, &Arc<Mailbox>),
     ) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
-            for mailbox in class.members.values().filter(|mailbox| mailbox.hears(event.offset)) {
+            for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.offset)) {
                 visit(&class.plan, mailbox);
             }
         }
@@ -119,13 +130,13 @@ impl Group {
 
     /// Every member.
     pub fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
-        self.classes.lock().iter().flat_map(|class| class.members.values()).for_each(visit);
+        self.classes.lock().iter().flat_map(|class| class.members.iter()).for_each(visit);
     }
 
     /// The plans of a resolve class's members.
     pub fn each_plan(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, mut visit: impl FnMut(&Arc<Plan>)) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
-            if class.members.values().any(|mailbox| mailbox.hears(event.offset)) {
+            if class.members.iter().any(|mailbox| mailbox.hears(event.offset)) {
                 visit(&class.plan);
             }
         }
@@ -135,7 +146,7 @@ impl Group {
 impl Class {
     fn deliver(&self, event: &Event, results: &mut Results<'_>) {
         let mut result = None;
-        for mailbox in self.members.values().filter(|mailbox| mailbox.hears(event.offset)) {
+        for mailbox in self.members.iter().filter(|mailbox| mailbox.hears(event.offset)) {
             // Projected when the first member wants it: a class whose members all came later costs nothing.
             let result = result.get_or_insert_with(|| results.of(&self.plan));
             result.push_to(mailbox, &results.shared.metrics);

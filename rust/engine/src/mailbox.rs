@@ -161,6 +161,8 @@ pub struct Mailbox {
     pub event_ids: bool,
     /// Only events beyond this offset are for it.
     since: AtomicU64,
+    /// Its place among the members of its class; the group's lock guards it.
+    pub(crate) place: AtomicUsize,
     capacity: Capacity,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
@@ -205,6 +207,7 @@ impl Mailbox {
             id,
             event_ids,
             since: AtomicU64::new(0),
+            place: AtomicUsize::new(0),
             capacity,
             outbox,
             metrics,

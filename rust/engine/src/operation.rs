@@ -55,6 +55,8 @@ pub struct Operation {
     pub plan: Arc<Plan>,
     /// Where its events are published; empty for a generator.
     pub channel: String,
+    /// The operation's own name in the document.
+    pub name: Option<Box<str>>,
 }
 
 /// What becomes of a request that is not rejected.
@@ -157,6 +159,7 @@ impl Documents {
             arguments: Arc::new(arguments),
             plan: known.plan(schema, field, operation, &variables, viewer)?,
             channel,
+            name: operation.name.as_ref().map(|name| name.as_str().into()),
         })
     }
 

@@ -8,22 +8,19 @@
 use std::sync::Arc;
 
 use apollo_compiler::executable::{self, ExecutableDocument};
-use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::schema::{EnumType, ExtendedType, ObjectType, Type};
 use apollo_compiler::{Name, Node};
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::coerce;
+use crate::document::Positions;
 use crate::error::{GraphQLError, Rejection, code};
 use crate::schema::{Field, Schema};
 use crate::value::{Object, Value};
 
 /// Fields planned and selections visited for one operation, at most.
 const BUDGET: usize = 20_000;
-
-/// Selections are nested this deep at most, whatever the user's limit is.
-const MAX_DEPTH: usize = 128;
 
 /// The compiled selection of a subscription's root field.
 #[derive(Debug)]
@@ -188,7 +185,6 @@ impl Plan {
             positions: Positions::new(document),
             locations: FxHashMap::default(),
             budget: BUDGET,
-            depth: 0,
             done: FxHashMap::default(),
         };
         let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
@@ -202,7 +198,7 @@ impl Plan {
         if !guard.is_none_or(permitted) {
             return Err(Rejection::Forbidden);
         }
-        let root = planner.field(object, &nodes)?;
+        let root = planner.field(object, &nodes, true)?;
         if matches!(root.ty.shape, Shape::Masked) {
             return Err(Rejection::Forbidden);
         }
@@ -230,7 +226,6 @@ struct Planner<'a> {
     positions: Positions<'a>,
     locations: FxHashMap<*const executable::Field, Option<(usize, usize)>>,
     budget: usize,
-    depth: usize,
     /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
     /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
     done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
@@ -253,14 +248,10 @@ impl<'a> Planner<'a> {
         for node in nodes {
             self.collect(object, &node.selection_set, &mut visited, &mut groups)?;
         }
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(too_large());
-        }
-        let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes)).collect();
-        self.depth -= 1;
+        let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes, false)).collect();
+        let type_name = object.name.as_str().into();
         let selection = Arc::new(Selection {
-            type_name: object.name.as_str().into(),
+            type_name,
             fields: fields?,
         });
         self.done.insert(key, Arc::clone(&selection));
@@ -334,6 +325,7 @@ impl<'a> Planner<'a> {
         &mut self,
         object: &'a ObjectType,
         nodes: &[&'a Node<executable::Field>],
+        is_root: bool,
     ) -> Result<PlannedField, Rejection> {
         let first = nodes[0];
         let (type_name, name) = (object.name.as_str(), first.name.as_str());
@@ -346,7 +338,7 @@ impl<'a> Planner<'a> {
             Shape::Typename(format!("\"{type_name}\"").into())
         } else if is_permitted {
             // The root's arguments are the operation's: plans are shared whatever they are.
-            if !definition.arguments.is_empty() && self.depth > 0 {
+            if !definition.arguments.is_empty() && !is_root {
                 let (schema, document, variables) = (self.schema, self.document, self.variables);
                 let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
                 arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
@@ -423,41 +415,6 @@ fn invalid() -> Rejection {
 fn too_large() -> Rejection {
     let message = "The selection is too large for the types that it may meet.";
     Rejection::request(code::LIMIT_EXCEEDED, message)
-}
-
-/// Lines and columns of a document. The parser's own columns count bytes, clients count characters.
-pub(crate) struct Positions<'a> {
-    text: &'a str,
-    line_starts: Vec<usize>,
-}
-
-impl<'a> Positions<'a> {
-    pub(crate) fn new(document: &'a ExecutableDocument) -> Positions<'a> {
-        // The built-in definitions are no source of an operation; what was parsed last is the document.
-        let text = document
-            .sources
-            .values()
-            .last()
-            .map_or("", |source| source.source_text());
-        let bytes = text.as_bytes();
-        let ends_line = |at: usize| match bytes[at] {
-            b'\n' => true,
-            b'\r' => bytes.get(at + 1) != Some(&b'\n'),
-            _ => false,
-        };
-        let starts = (0..bytes.len()).filter(|at| ends_line(*at)).map(|at| at + 1);
-        Positions {
-            text,
-            line_starts: std::iter::once(0).chain(starts).collect(),
-        }
-    }
-
-    pub(crate) fn at(&self, location: Option<SourceSpan>) -> Option<(usize, usize)> {
-        let offset = location?.offset();
-        let line = self.line_starts.partition_point(|start| *start <= offset);
-        let before = self.text.get(self.line_starts[line - 1]..offset)?;
-        Some((line, before.chars().count() + 1))
-    }
 }
 
 /// What has to be read of a function's result: a tree of values whose objects are keyed by slot (and have `__typename`
@@ -888,10 +845,12 @@ pub(crate) mod tests {
             build(&schema(&[]), &query, "{}", &[])
         };
         // Two types at each of many levels are still planned once a level.
-        assert_eq!(nested(40).unwrap().selected.len(), 3 * 40 + 1);
-        assert!(refusal(nested(MAX_DEPTH)).contains("LIMIT_EXCEEDED"));
-        let wide: String = (0..BUDGET).map(|at| format!("a{at}: id ")).collect();
-        let wide = format!("subscription {{ order {{ {wide} }} }}");
+        assert_eq!(nested(60).unwrap().selected.len(), 3 * 60 + 1);
+        let wide: String = (0..200).map(|at| format!("...F{at} ")).collect();
+        let fragments: String = (0..200)
+            .map(|at| format!("fragment F{at} on Order {{ {} }} ", "id ".repeat(100)))
+            .collect();
+        let wide = format!("subscription {{ order {{ {wide} }} }} {fragments}");
         assert!(refusal(build(&schema(&[]), &wide, "{}", &[])).contains("LIMIT_EXCEEDED"));
     }
 

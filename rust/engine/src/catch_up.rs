@@ -11,8 +11,8 @@ use crate::engine::{Channel, Engine, Subscription, Ticket};
 use crate::error::Rejection;
 use crate::event::{Audience, Event, Offset};
 use crate::group;
-use crate::mailbox::End;
 use crate::index::Verdict;
+use crate::mailbox::End;
 use crate::project::Source;
 use crate::resolver::Call;
 use crate::schema::Kind;
@@ -29,7 +29,10 @@ pub(crate) fn start(
     ticket: Ticket,
     offset: Offset,
 ) -> Result<(), Rejection> {
-    let hold = Hold { engine: engine.clone(), channel: ticket.channel.clone() };
+    let hold = Hold {
+        engine: engine.clone(),
+        channel: ticket.channel.clone(),
+    };
     let first = {
         let mut reading = engine.parts.bus.read(&ticket.operation.channel, offset, PAGE);
         reading.as_mut().poll(&mut Context::from_waker(Waker::noop()))
@@ -41,7 +44,9 @@ pub(crate) fn start(
     let task = engine.runtime.spawn(async move {
         let subscription = subscription_of_task;
         if let Err(error) = run(&hold.engine, &subscription, &ticket, offset).await {
-            let [error] = &Rejection::from(error).errors()[..] else { return };
+            let [error] = &Rejection::from(error).errors()[..] else {
+                return;
+            };
             subscription.mailbox.end(End::Error(Arc::new(error.clone())));
         }
     });

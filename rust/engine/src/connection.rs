@@ -93,7 +93,11 @@ impl Connection {
         let oldest = {
             let mut pending = engine.pending.lock();
             pending.insert(number, Arc::downgrade(&connection));
-            if pending.len() > limits.max_pending_connections { pending.pop_first() } else { None }
+            if pending.len() > limits.max_pending_connections {
+                pending.pop_first()
+            } else {
+                None
+            }
         };
         if let Some(oldest) = oldest.and_then(|(_, oldest)| oldest.upgrade()) {
             oldest.close(Close::INIT_TIMEOUT);
@@ -122,9 +126,8 @@ impl Connection {
         let limits = &self.engine.parts.limits;
         let now = tokio::time::Instant::now().into_std();
         let wall = Utc::now();
-        let viewer = viewer.filter(|viewer| {
-            !viewer.is_expired(wall) && (!self.engine.parts.multi_tenant || viewer.has_tenant())
-        });
+        let viewer = viewer
+            .filter(|viewer| !viewer.is_expired(wall) && (!self.engine.parts.multi_tenant || viewer.has_tenant()));
         let mut state = self.state.lock();
         let action = match viewer {
             None => state.protocol.refuse(),
@@ -135,7 +138,10 @@ impl Connection {
                 if self.engine.parts.metrics.connections() >= limits.max_connections as i64 {
                     state.protocol.close(Close::TOO_MANY_CONNECTIONS)
                 } else {
-                    let token = self.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
+                    let token = self
+                        .engine
+                        .position()
+                        .map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
                     let action = state.protocol.acknowledge(token.as_deref(), now);
                     if state.protocol.is_acknowledged() {
                         state.counted = Some(self.engine.parts.metrics.connection());
@@ -208,7 +214,10 @@ impl Connection {
     /// Ends an operation from the server's side; the client gets `complete`.
     pub(crate) fn complete(&self, id: &str) -> bool {
         let state = self.state.lock();
-        state.operations.get(id).is_some_and(|operation| operation.subscription.mailbox.end(End::Complete))
+        state
+            .operations
+            .get(id)
+            .is_some_and(|operation| operation.subscription.mailbox.end(End::Complete))
     }
 
     /// Completes every operation; when all is sent, the connection closes.
@@ -224,7 +233,11 @@ impl Connection {
     /// Closes what draining has not; what still waits is dropped and counted.
     pub(crate) fn stop(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let left: usize = state.operations.values().map(|operation| operation.subscription.close()).sum();
+        let left: usize = state
+            .operations
+            .values()
+            .map(|operation| operation.subscription.close())
+            .sum();
         self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
         self.end(&mut state, Close::GOING_AWAY);
         self.settle(state);
@@ -262,7 +275,9 @@ impl Connection {
         match started {
             Ok(Started::Live(subscription)) => {
                 let head = NextHead::new(&request.id);
-                state.operations.insert(request.id.clone(), Operation { subscription, head });
+                state
+                    .operations
+                    .insert(request.id.clone(), Operation { subscription, head });
             }
             Ok(Started::Answer(json)) => {
                 self.send(state, NextHead::new(&request.id).next(&json, None));
@@ -350,7 +365,9 @@ impl Connection {
 impl Timed for Connection {
     fn tick(&self, now: Instant) {
         // The registry holds every connection until it is lost.
-        let Some(this) = self.engine.connections.get(&self.id).map(|found| found.value().clone()) else { return };
+        let Some(this) = self.engine.connections.get(&self.id).map(|found| found.value().clone()) else {
+            return;
+        };
         let mut state = this.state.lock();
         state.alarm = None;
         if state.expires.is_some_and(|expires| expires <= now) {

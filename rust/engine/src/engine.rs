@@ -21,13 +21,13 @@ use crate::connection::Connection;
 use crate::error::Rejection;
 use crate::event::{Audience, Event, Offset};
 use crate::group::{Group, Results};
+use crate::index::Condition;
 use crate::index::Index;
 use crate::limits::Limits;
 use crate::mailbox::{Capacity, Mailbox, Outbox};
 use crate::metrics::{Counted, Metrics, Module};
 use crate::operation::{Admitted, Documents, Operation, Request};
 use crate::plan::Plan;
-use crate::index::Condition;
 use crate::project::Source;
 use crate::protocol::Resume;
 use crate::resolver::{ClassKey, Generation, ResolveClass, Resolver, Shared, Watcher};
@@ -255,7 +255,11 @@ impl Engine {
         } else if event.event_type.is_empty() {
             "event_type must not be empty".to_owned()
         } else if event.size > most || previous > most {
-            let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
+            let (name, size) = if event.size > most {
+                ("data", event.size)
+            } else {
+                ("previous", previous)
+            };
             format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
         } else if self.parts.multi_tenant
             && matches!(&event.audience, Audience::Tenant(tenant) if tenant.as_deref().is_none_or(str::is_empty))
@@ -308,7 +312,11 @@ impl Engine {
             return Ok(Started::Live(subscription));
         }
         let declaration = &operation.field.declaration;
-        let bind = |predicate: &Option<_>| predicate.as_ref().map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer));
+        let bind = |predicate: &Option<_>| {
+            predicate
+                .as_ref()
+                .map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer))
+        };
         let condition = Condition::new(
             declaration.event_types.as_deref(),
             bind(&operation.field.where_),
@@ -318,7 +326,12 @@ impl Engine {
             return Ok(Started::Live(subscription));
         }
         let channel = self.hold(&operation.channel);
-        let ticket = Ticket { operation, viewer: (*viewer).clone(), condition, channel };
+        let ticket = Ticket {
+            operation,
+            viewer: (*viewer).clone(),
+            condition,
+            channel,
+        };
         match from {
             None => {
                 self.join(&subscription, &ticket, None);
@@ -346,7 +359,10 @@ impl Engine {
         let generation = Arc::new(Generation {
             field: operation.field,
             arguments: operation.arguments,
-            watcher: Watcher { viewer: start.viewer.clone(), plan: operation.plan },
+            watcher: Watcher {
+                viewer: start.viewer.clone(),
+                plan: operation.plan,
+            },
             operation_name: operation.name,
             variables: start.request.variables.clone(),
             connection_id: start.connection_id.cloned(),
@@ -367,7 +383,10 @@ impl Engine {
                     let entry = self.channels.entry(name.clone());
                     let channel = entry
                         .or_insert_with(|| {
-                            Arc::new(Channel { name: name.clone(), state: Mutex::default() })
+                            Arc::new(Channel {
+                                name: name.clone(),
+                                state: Mutex::default(),
+                            })
                         })
                         .value()
                         .clone();
@@ -394,14 +413,20 @@ impl Engine {
     fn forget_if_unused(&self, channel: &Arc<Channel>, state: &mut ChannelState) {
         if state.held == 0 && state.topics.is_empty() && !state.dead {
             state.dead = true;
-            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
+            self.channels
+                .remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
             self.parts.bus.unwatch(&channel.name);
         }
     }
 
     /// Puts a subscription into the index. With a `cursor` only where everything up to the channel's last event has been read.
     pub(crate) fn join(&self, subscription: &Arc<Subscription>, ticket: &Ticket, cursor: Option<Offset>) -> bool {
-        let Ticket { operation, viewer, condition, channel } = ticket;
+        let Ticket {
+            operation,
+            viewer,
+            condition,
+            channel,
+        } = ticket;
         let mut state = channel.state.lock();
         if cursor.is_some_and(|cursor| state.delivered > cursor) {
             return false;
@@ -414,7 +439,12 @@ impl Engine {
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);
-            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()), 0);
+            let make = || {
+                (
+                    ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()),
+                    0,
+                )
+            };
             let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
             *users += 1;
             class.clone()
@@ -477,7 +507,9 @@ impl Engine {
 
     /// Ends a subscription from the server's side; returns whether it existed.
     pub fn complete(&self, id: &str, connection_id: Option<&str>) -> bool {
-        if let Some(connection) = connection_id.and_then(|id| self.connections.get(id).map(|found| found.value().clone())) {
+        if let Some(connection) =
+            connection_id.and_then(|id| self.connections.get(id).map(|found| found.value().clone()))
+        {
             return connection.complete(id);
         }
         let key = (connection_id.map(Arc::from), Arc::from(id));
@@ -488,7 +520,9 @@ impl Engine {
 
 impl Receiver for Engine {
     fn receive(&self, event: Arc<Event>) {
-        let Some(channel) = self.channels.get(&event.channel).map(|found| found.value().clone()) else { return };
+        let Some(channel) = self.channels.get(&event.channel).map(|found| found.value().clone()) else {
+            return;
+        };
         if self.parts.multi_tenant && event.audience == Audience::Tenant(None) {
             self.parts.metrics.violation(Module::Tenant);
             return;
@@ -499,7 +533,9 @@ impl Receiver for Engine {
         state.delivered = event.offset;
         let mut filtered = 0;
         let mut visit = |topic: &Topic| {
-            filtered += topic.index.matches(&event, |group: &Arc<Group>| group.receive(&event, &mut results, &mut calls));
+            filtered += topic.index.matches(&event, |group: &Arc<Group>| {
+                group.receive(&event, &mut results, &mut calls)
+            });
         };
         match &event.audience {
             Audience::Tenant(tenant) => state.topics.get(tenant).into_iter().for_each(&mut visit),
@@ -516,10 +552,15 @@ impl Receiver for Engine {
     }
 
     fn gap(&self, channel: &str) {
-        let Some(channel) = self.channels.get(channel).map(|found| found.value().clone()) else { return };
+        let Some(channel) = self.channels.get(channel).map(|found| found.value().clone()) else {
+            return;
+        };
         let state = channel.state.lock();
         for topic in state.topics.values() {
-            topic.index.groups().for_each(|group| group.each_member(|mailbox| mailbox.gap()));
+            topic
+                .index
+                .groups()
+                .for_each(|group| group.each_member(|mailbox| mailbox.gap()));
         }
     }
 }
@@ -542,7 +583,13 @@ impl Subscription {
             Place::Nowhere => {}
             Place::CatchingUp(task) => task.abort(),
             Place::Generating(generation) => self.engine.shared.resolver.abandon(&generation),
-            Place::Live { channel, tenant, group, plan, resolve } => {
+            Place::Live {
+                channel,
+                tenant,
+                group,
+                plan,
+                resolve,
+            } => {
                 self.leave(&channel, tenant, &group, &plan, resolve.as_ref());
             }
         }
@@ -558,7 +605,9 @@ impl Subscription {
         resolve: Option<&Arc<ResolveClass>>,
     ) {
         let mut state = channel.state.lock();
-        let Some(topic) = state.topics.get_mut(&tenant) else { return };
+        let Some(topic) = state.topics.get_mut(&tenant) else {
+            return;
+        };
         if group.leave(&self.mailbox, plan, resolve) {
             topic.index.remove(group.condition.key());
         }

@@ -153,7 +153,9 @@ impl Schema {
         schema.fill_guards(&input.requires)?;
         for (index, mut declaration) in input.declarations.into_iter().enumerate() {
             let camel = camel_case(&declaration.field);
-            if !schema.root_fields().any(|name| **name == declaration.field) && schema.root_fields().any(|name| **name == camel) {
+            if !schema.root_fields().any(|name| **name == declaration.field)
+                && schema.root_fields().any(|name| **name == camel)
+            {
                 declaration.field = camel;
             }
             let field = Field::build(&schema, index, declaration)?;
@@ -236,24 +238,46 @@ impl Schema {
         };
         let fields = self.fields.values().map(|field| {
             let owner = format!("{}.{}", self.root, field.name);
-            let arguments = references(&owner, &mut field.definition.arguments.iter().map(|argument| &**argument));
-            object(vec![("field", Value::string(field.name.clone())), ("arguments", arguments)])
+            let arguments = references(
+                &owner,
+                &mut field.definition.arguments.iter().map(|argument| &**argument),
+            );
+            object(vec![
+                ("field", Value::string(field.name.clone())),
+                ("arguments", arguments),
+            ])
         });
         let (mut inputs, mut enums) = (Vec::new(), Vec::new());
-        for (name, definition) in self.graphql.types.iter().filter(|(_, definition)| !definition.is_built_in()) {
+        for (name, definition) in self
+            .graphql
+            .types
+            .iter()
+            .filter(|(_, definition)| !definition.is_built_in())
+        {
             match definition {
                 ExtendedType::InputObject(input) => {
-                    inputs.push((name.as_str(), references(name, &mut input.fields.values().map(|field| &***field))));
+                    inputs.push((
+                        name.as_str(),
+                        references(name, &mut input.fields.values().map(|field| &***field)),
+                    ));
                 }
                 ExtendedType::Enum(values) => {
-                    let names = values.values.keys().map(|value| Value::string(value.as_str())).collect();
+                    let names = values
+                        .values
+                        .keys()
+                        .map(|value| Value::string(value.as_str()))
+                        .collect();
                     enums.push((name.as_str(), Value::List(names)));
                 }
                 _ => {}
             }
         }
         let fields = Value::List(fields.collect());
-        object(vec![("fields", fields), ("inputs", object(inputs)), ("enums", object(enums))])
+        object(vec![
+            ("fields", fields),
+            ("inputs", object(inputs)),
+            ("enums", object(enums)),
+        ])
     }
 
     fn root_fields(&self) -> impl Iterator<Item = &Name> {

@@ -62,7 +62,9 @@ impl Writer {
 
     /// Sends until nothing waits or a send suspends.
     fn send_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let Some(connection) = self.connection() else { return Ok(()) };
+        let Some(connection) = self.connection() else {
+            return Ok(());
+        };
         connection.listen();
         while let Some(outgoing) = connection.next() {
             let steps = self.begin(py, &outgoing);
@@ -103,7 +105,9 @@ impl Writer {
             }
         }
         let awaitable = self.send.bind(py).call1((message,))?;
-        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
+        Ok(awaitable
+            .call_method0(intern!(py, "__await__"))?
+            .cast_into::<PyIterator>()?)
     }
 }
 
@@ -165,7 +169,9 @@ impl Socket {
 
     /// Takes a text frame, or `None` for a binary one. Returns what the auth handler has to judge, where it has to.
     fn receive<'py>(&self, py: Python<'py>, text: Option<&str>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(connection) = self.connection() else { return Ok(None) };
+        let Some(connection) = self.connection() else {
+            return Ok(None);
+        };
         let payload = connection.receive(text.map_or(Frame::Binary, Frame::Text));
         payload.map(|payload| convert::to_python(py, &payload)).transpose()
     }

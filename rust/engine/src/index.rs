@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 
 use crate::event::Event;
 use crate::predicate::{Bound, Constant, OperandKind, Path, Side, Term, Test, Tree};
-use crate::value::{Value, write_string};
+use crate::value::Value;
 
 /// A condition has at most this many keys of several places;
 const MAX_KEYS: usize = 64;
@@ -32,8 +32,6 @@ struct Parts {
     event_types: Option<Box<[Box<str>]>>,
     where_: Conjuncts,
     rows: Conjuncts,
-    /// Whether the key of the index proves the event type.
-    type_is_proved: bool,
 }
 
 /// The parts of an `&`, those first that the key of the index proves.
@@ -63,6 +61,15 @@ enum Place {
     Event(Arc<Path>, OperandKind),
 }
 
+impl Place {
+    fn kind(&self) -> OperandKind {
+        match self {
+            Place::EventType => OperandKind::Id,
+            Place::Event(_, kind) => *kind,
+        }
+    }
+}
+
 /// What a place may equal, by canonical text.
 type Alternatives = BTreeMap<String, Constant>;
 
@@ -75,16 +82,17 @@ impl Condition {
             types.dedup();
             types.into_boxed_slice()
         });
-        let (where_, rows) = (Conjuncts::new(where_), Conjuncts::new(rows));
+        let always = || Bound(Tree::Join(true, Vec::new()));
+        let (where_, rows) = (where_.unwrap_or_else(always), rows.unwrap_or_else(always));
+        let key = format!("{event_types:?}\n{where_}\n{rows}").into();
+        let (where_, rows) = (Conjuncts::new(where_.0), Conjuncts::new(rows.0));
         let mut parts = Parts {
-            key: key(event_types.as_deref(), &where_, &rows),
+            key,
             event_types,
             where_,
             rows,
-            type_is_proved: false,
         };
         let keyed: Vec<Place> = parts.places().into_iter().map(|(place, _)| place).collect();
-        parts.type_is_proved = keyed.contains(&Place::EventType);
         parts.where_.prove(&keyed);
         parts.rows.prove(&keyed);
         Condition(Arc::new(parts))
@@ -107,10 +115,10 @@ impl Condition {
 }
 
 impl Parts {
-    /// The verdict, on all parts or on those that the key has not proved.
+    /// The verdict; `keyed` spares what the key of the index has proved.
     fn verdict(&self, event: &Event, keyed: bool) -> Verdict {
-        let is_type = |types: &Box<[Box<str>]>| types.iter().any(|name| **name == *event.event_type);
-        if !(keyed && self.type_is_proved) && !self.event_types.as_ref().is_none_or(is_type) {
+        let is_type = |types: &[Box<str>]| types.iter().any(|name| **name == *event.event_type);
+        if !self.event_types.as_deref().is_none_or(is_type) {
             Verdict::EventType
         } else if !self.where_.hold(event, keyed) {
             Verdict::Where
@@ -123,9 +131,12 @@ impl Parts {
 
     /// Every place that must equal one of some constants.
     fn equalities(&self) -> BTreeMap<Place, Alternatives> {
-        let mut all = BTreeMap::new();
-        for part in self.where_.parts.iter().chain(&self.rows.parts) {
-            narrow(&mut all, equalities(part));
+        let mut all: BTreeMap<Place, Alternatives> = BTreeMap::new();
+        for (place, alternatives) in self.where_.parts.iter().chain(&self.rows.parts).filter_map(equality) {
+            match all.get_mut(&place) {
+                Some(known) => known.retain(|text, _| alternatives.contains_key(text)),
+                None => _ = all.insert(place, alternatives),
+            }
         }
         if let Some(types) = &self.event_types {
             let types = types.iter().map(|name| (name.to_string(), Constant::Id(name.clone())));
@@ -142,12 +153,8 @@ impl Parts {
         let (mut keys, mut chosen) = (1, Vec::new());
         for (place, alternatives) in candidates {
             let product = keys * alternatives.len();
-            let most = if chosen.is_empty() {
-                MAX_KEYS_OF_ONE_PLACE
-            } else {
-                MAX_KEYS.max(keys)
-            };
-            if product <= most && chosen.len() < MAX_PLACES {
+            let alone = chosen.is_empty() && product <= MAX_KEYS_OF_ONE_PLACE;
+            if alone || product <= MAX_KEYS.max(keys) && chosen.len() < MAX_PLACES {
                 keys = product;
                 chosen.push((place, alternatives));
             }
@@ -165,11 +172,8 @@ impl Parts {
         for (place, alternatives) in self.places() {
             shape.push(place);
             let longer = |key: &Vec<Constant>| {
-                let key = key.clone();
-                alternatives
-                    .values()
-                    .map(move |value| key.iter().chain([value]).cloned().collect())
-                    .collect::<Vec<_>>()
+                let with = |value: &Constant| [key, std::slice::from_ref(value)].concat();
+                alternatives.values().map(with).collect::<Vec<_>>()
             };
             keys = keys.iter().flat_map(longer).collect();
         }
@@ -178,11 +182,10 @@ impl Parts {
 }
 
 impl Conjuncts {
-    fn new(bound: Option<Bound>) -> Conjuncts {
-        let parts = match bound.map(|bound| bound.0) {
-            None => Vec::new(),
-            Some(Tree::All(parts)) => parts,
-            Some(part) => vec![part],
+    fn new(tree: Tree<Term>) -> Conjuncts {
+        let parts = match tree {
+            Tree::Join(true, parts) => parts,
+            part => vec![part],
         };
         Conjuncts {
             parts: parts.into(),
@@ -202,33 +205,20 @@ impl Conjuncts {
     }
 }
 
-fn key(event_types: Option<&[Box<str>]>, where_: &Conjuncts, rows: &Conjuncts) -> Box<str> {
-    let mut key = String::new();
-    match event_types {
-        None => key.push('*'),
-        Some(types) => types.iter().for_each(|name| write_string(name, &mut key)),
-    }
-    for conjuncts in [where_, rows] {
-        key.push('\n');
-        conjuncts.parts.iter().for_each(|part| part.write_key(&mut key));
-    }
-    key.into()
-}
-
 /// A tree that is nothing but one place equal to one of some constants.
 fn equality(tree: &Tree<Term>) -> Option<(Place, Alternatives)> {
     match tree {
         Tree::Test(Test::Equal, Term::Event(path), Term::Constant(constant)) => {
-            one_of(path, std::iter::once(constant.clone()))
+            let kind = match constant {
+                Constant::Id(_) => OperandKind::Id,
+                Constant::Instant(_) => OperandKind::DateTime,
+                Constant::Json(_) => OperandKind::Json,
+                Constant::List(_) | Constant::Null | Constant::IllTyped => return None,
+            };
+            let alternatives = [(constant.to_string(), constant.clone())].into();
+            Some((Place::Event(path.clone(), kind), alternatives))
         }
-        Tree::Test(Test::In, Term::Event(path), Term::Constant(Constant::List(items))) => {
-            one_of(path, items.iter().cloned())
-        }
-        Tree::Test(Test::In, Term::Event(path), Term::Constant(Constant::Json(list))) => match &**list {
-            Value::List(items) => one_of(path, items.iter().map(Constant::json)),
-            _ => None,
-        },
-        Tree::Any(branches) => {
+        Tree::Join(false, branches) => {
             let mut branches = branches.iter().map(equality);
             let (place, mut alternatives) = branches.next()??;
             for branch in branches {
@@ -238,62 +228,6 @@ fn equality(tree: &Tree<Term>) -> Option<(Place, Alternatives)> {
             Some((place, alternatives))
         }
         _ => None,
-    }
-}
-
-fn one_of(path: &Arc<Path>, constants: impl Iterator<Item = Constant>) -> Option<(Place, Alternatives)> {
-    let (mut place, mut alternatives) = (None, Alternatives::new());
-    for constant in constants {
-        let kind = match &constant {
-            Constant::Id(_) => OperandKind::Id,
-            Constant::Instant(_) => OperandKind::DateTime,
-            Constant::Json(_) => OperandKind::Json,
-            Constant::List(_) => return None,
-            // Nothing equals it.
-            Constant::Null | Constant::IllTyped => continue,
-        };
-        if *place.get_or_insert(kind) != kind {
-            return None;
-        }
-        let mut text = String::new();
-        constant.write_key(&mut text);
-        alternatives.insert(text, constant);
-    }
-    Some((
-        Place::Event(path.clone(), place.unwrap_or(OperandKind::Json)),
-        alternatives,
-    ))
-}
-
-/// Every place that must equal one of some constants for the tree to be true.
-fn equalities(tree: &Tree<Term>) -> BTreeMap<Place, Alternatives> {
-    match tree {
-        Tree::All(parts) => parts.iter().map(equalities).fold(BTreeMap::new(), |mut all, part| {
-            narrow(&mut all, part);
-            all
-        }),
-        Tree::Any(branches) => {
-            let widen = |mut all: BTreeMap<Place, Alternatives>, mut branch: BTreeMap<Place, Alternatives>| {
-                all.retain(|place, alternatives| {
-                    let more = branch.remove(place);
-                    alternatives.extend(more.iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
-                    more.is_some()
-                });
-                all
-            };
-            branches.iter().map(equalities).reduce(widen).unwrap_or_default()
-        }
-        leaf => equality(leaf).into_iter().collect(),
-    }
-}
-
-/// Both hold: of a place that both name, what both allow.
-fn narrow(all: &mut BTreeMap<Place, Alternatives>, part: BTreeMap<Place, Alternatives>) {
-    for (place, alternatives) in part {
-        match all.get_mut(&place) {
-            Some(known) => known.retain(|key, _| alternatives.contains_key(key)),
-            None => _ = all.insert(place, alternatives),
-        }
     }
 }
 
@@ -353,51 +287,40 @@ impl<G> Index<G> {
 
     /// The group of the condition with this text.
     pub fn get(&self, key: &str) -> Option<&G> {
-        let entry = self
-            .groups
-            .find(self.hashing.hash_one(key), |entry| entry.condition.key() == key)?;
+        let hash = self.hashing.hash_one(key);
+        let entry = self.groups.find(hash, |entry| entry.condition.key() == key)?;
         Some(&entry.group)
     }
 
     /// Adds a group; one that stands under the same condition is replaced and dropped.
     pub fn insert(&mut self, condition: &Condition, group: G) {
         self.remove(condition.key());
-        let entry = Arc::new(Entry {
-            condition: condition.clone(),
-            group,
-        });
-        let hashing = &self.hashing;
-        let hash = hashing.hash_one(condition.key());
-        self.groups
-            .insert_unique(hash, entry.clone(), |entry| hashing.hash_one(entry.condition.key()));
+        let condition = condition.clone();
         let (places, keys) = condition.0.keys();
+        let entry = Arc::new(Entry { condition, group });
+        let hash = |entry: &Arc<Entry<G>>| self.hashing.hash_one(entry.condition.key());
+        self.groups.insert_unique(hash(&entry), entry.clone(), hash);
         if keys.is_empty() {
             return;
         }
-        let at = self
-            .shapes
-            .iter()
-            .position(|shape| shape.places == places)
-            .unwrap_or_else(|| {
-                self.shapes.push(Shape {
-                    places,
-                    buckets: HashTable::new(),
-                });
-                self.shapes.len() - 1
-            });
+        let known = self.shapes.iter().position(|shape| shape.places == places);
+        let at = known.unwrap_or(self.shapes.len());
+        if known.is_none() {
+            let buckets = HashTable::new();
+            // Most indexes have one shape.
+            self.shapes.reserve_exact(1);
+            self.shapes.push(Shape { places, buckets });
+        }
         for key in keys {
-            self.shapes[at].insert(key, &entry, hashing);
+            self.shapes[at].insert(key, &entry, &self.hashing);
         }
     }
 
     /// Removes the group of the condition with this text.
     pub fn remove(&mut self, key: &str) -> Option<G> {
         let hash = self.hashing.hash_one(key);
-        let (entry, _) = self
-            .groups
-            .find_entry(hash, |entry| entry.condition.key() == key)
-            .ok()?
-            .remove();
+        let found = self.groups.find_entry(hash, |entry| entry.condition.key() == key);
+        let (entry, _) = found.ok()?.remove();
         let (places, keys) = entry.condition.0.keys();
         if let Some(at) = self.shapes.iter().position(|shape| shape.places == places) {
             for key in keys {
@@ -408,7 +331,7 @@ impl<G> Index<G> {
             }
         }
         if self.groups.is_empty() {
-            self.groups = HashTable::new();
+            *self = Index::default();
         }
         Arc::into_inner(entry).map(|entry| entry.group)
     }
@@ -417,13 +340,12 @@ impl<G> Index<G> {
     /// of those that their key found.
     pub fn matches<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a G)) -> usize {
         let mut filtered = 0;
-        for shape in &self.shapes {
-            for entry in shape.find(event, &self.hashing) {
-                match entry.condition.0.verdict(event, true) {
-                    Verdict::Match => found(&entry.group),
-                    Verdict::Rows => filtered += 1,
-                    Verdict::EventType | Verdict::Where => {}
-                }
+        let buckets = self.shapes.iter().filter_map(|shape| shape.find(event, &self.hashing));
+        for entry in buckets.flat_map(|bucket| &bucket.entries) {
+            match entry.condition.0.verdict(event, true) {
+                Verdict::Match => found(&entry.group),
+                Verdict::Rows => filtered += 1,
+                Verdict::EventType | Verdict::Where => {}
             }
         }
         filtered
@@ -431,20 +353,7 @@ impl<G> Index<G> {
 }
 
 impl<G> Shape<G> {
-    fn hash<'s>(&self, sides: impl IntoIterator<Item = Side<'s>>, hashing: &RandomState) -> Option<u64> {
-        let mut hasher = hashing.build_hasher();
-        for (place, side) in self.places.iter().zip(sides) {
-            let kind = if let Place::Event(_, kind) = place {
-                *kind
-            } else {
-                OperandKind::Id
-            };
-            side.hash(kind, &mut hasher)?;
-        }
-        Some(hasher.finish())
-    }
-
-    fn find(&self, event: &Event, hashing: &RandomState) -> &[Arc<Entry<G>>] {
+    fn find(&self, event: &Event, hashing: &RandomState) -> Option<&Bucket<G>> {
         let mut sides = [Side::Null; MAX_PLACES];
         for (side, place) in sides.iter_mut().zip(&self.places) {
             *side = match place {
@@ -452,41 +361,40 @@ impl<G> Shape<G> {
                 Place::Event(path, _) => path.side(event),
             };
         }
-        let is_key = |bucket: &Bucket<G>| {
-            bucket
-                .key
-                .iter()
-                .zip(sides)
-                .all(|(key, side)| key.side().equals(side) == Some(true))
-        };
-        let bucket = self
-            .hash(sides, hashing)
-            .and_then(|hash| self.buckets.find(hash, is_key));
-        bucket.map_or(&[], |bucket| &bucket.entries)
+        self.buckets
+            .find(self.hash(sides, hashing)?, |bucket| bucket.has(sides))
+    }
+
+    /// The hash of a key; `None` where one of its sides equals nothing.
+    fn hash<'s>(&self, sides: impl IntoIterator<Item = Side<'s>>, hashing: &RandomState) -> Option<u64> {
+        let mut hasher = hashing.build_hasher();
+        for (place, side) in self.places.iter().zip(sides) {
+            side.hash(place.kind(), &mut hasher)?;
+        }
+        Some(hasher.finish())
     }
 
     fn insert(&mut self, key: Vec<Constant>, entry: &Arc<Entry<G>>, hashing: &RandomState) {
-        let Some(hash) = self.hash(key.iter().map(Constant::side), hashing) else {
+        let sides = || key.iter().map(Constant::side);
+        let Some(hash) = self.hash(sides(), hashing) else {
             return;
         };
-        match self.buckets.find_mut(hash, |bucket| bucket.is(&key)) {
+        match self.buckets.find_mut(hash, |bucket| bucket.has(sides())) {
             Some(bucket) => bucket.entries.push(entry.clone()),
             None => {
-                let bucket = Bucket {
-                    hash,
-                    key: key.into(),
-                    entries: vec![entry.clone()],
-                };
+                let (key, entries) = (key.into(), vec![entry.clone()]);
+                let bucket = Bucket { hash, key, entries };
                 self.buckets.insert_unique(hash, bucket, |bucket| bucket.hash);
             }
         }
     }
 
     fn remove(&mut self, key: &[Constant], entry: &Arc<Entry<G>>, hashing: &RandomState) {
-        let Some(hash) = self.hash(key.iter().map(Constant::side), hashing) else {
+        let sides = || key.iter().map(Constant::side);
+        let Some(hash) = self.hash(sides(), hashing) else {
             return;
         };
-        if let Ok(mut found) = self.buckets.find_entry(hash, |bucket| bucket.is(key)) {
+        if let Ok(mut found) = self.buckets.find_entry(hash, |bucket| bucket.has(sides())) {
             let entries = &mut found.get_mut().entries;
             if let Some(at) = entries.iter().position(|other| Arc::ptr_eq(other, entry)) {
                 entries.swap_remove(at);
@@ -499,11 +407,9 @@ impl<G> Shape<G> {
 }
 
 impl<G> Bucket<G> {
-    fn is(&self, key: &[Constant]) -> bool {
-        self.key
-            .iter()
-            .zip(key)
-            .all(|(one, other)| one.side().equals(other.side()) == Some(true))
+    fn has<'s>(&self, sides: impl IntoIterator<Item = Side<'s>>) -> bool {
+        let mut pairs = self.key.iter().zip(sides);
+        pairs.all(|(key, side)| key.side().equals(side) == Some(true))
     }
 }
 
@@ -513,10 +419,10 @@ impl Side<'_> {
         match kind {
             OperandKind::Id => self.text(&mut itoa::Buffer::new())?.hash(hasher),
             OperandKind::DateTime => self.instant()?.hash(hasher),
-            OperandKind::Json => match self {
-                Side::Json(value) => hash(value, hasher),
-                _ => return None,
-            },
+            OperandKind::Json => {
+                let Side::Json(value) = self else { return None };
+                hash(value, hasher);
+            }
         }
         Some(())
     }

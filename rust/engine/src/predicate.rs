@@ -18,19 +18,18 @@
 //!   the event does not have is an absent key: both are false. An argument that was itself omitted, and a field of the viewer that is
 //!   `None`, do not exist and are null.
 
-use std::cmp::Ordering;
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use serde::de::{Deserialize, Deserializer, Error as _};
+
+pub(crate) use compare::{Constant, Side, Test, Truth};
 
 use crate::event::Event;
 use crate::security::Viewer;
-use crate::value::{Value, write_string};
+use crate::value::Value;
 
-/// True, false, or unknown (`None`).
-pub(crate) type Truth = Option<bool>;
+mod compare;
 
 /// How an operand compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +46,7 @@ pub enum OperandKind {
 /// `["==", l, r]`, `!= < <= > >=` alike, `["&", a, b, …]`, `["|", a, b, …]`, `["~", a]`, `["is_in", x, list]`, `["contains", x, y]`,
 /// `["startswith", x, y]`, `["endswith", x, y]`, `["exists", x]`, `["is_null", x]`. Operands: `["data", [key, …]]`,
 /// `["previous", [key, …]]`, `["argument", name, [key, …]]`, `["viewer", name, [key, …]]`, `["literal", json]`,
-/// `["datetime", text]`, `["id", text]`, and `["list", [operand, …]]` of the last three.
+/// `["datetime", text]`, `["id", text]`, and `["list", [operand, …]]` of literals.
 #[derive(Clone, Debug)]
 pub struct Expr(Tree<Operand>);
 
@@ -55,44 +54,39 @@ pub struct Expr(Tree<Operand>);
 #[derive(Clone, Debug)]
 pub struct Predicate(Tree<Operand>);
 
-/// A predicate with its arguments and viewer filled in and folded: what is left to ask an event.
+/// A predicate with its arguments and viewer filled in and folded: what is left to ask an event. Its text is equal for predicates
+/// that ask the same, whatever the order of `&`, `|` and `==`.
 #[derive(Clone, Debug)]
 pub struct Bound(pub(crate) Tree<Term>);
 
-/// The operators over operands `T`. `All` of nothing is always true, `Any` of nothing is never true.
+/// The operators over operands `T`.
 #[derive(Clone, Debug)]
 pub(crate) enum Tree<T> {
-    All(Vec<Tree<T>>),
-    Any(Vec<Tree<T>>),
+    /// `&` where the flag is true, else `|`. An empty `&` is always true, an empty `|` never.
+    Join(bool, Vec<Tree<T>>),
     Not(Box<Tree<T>>),
     Test(Test, T, T),
-    Exists(T),
-    IsNull(T),
+    Presence(Presence, T),
 }
 
-/// A comparison; the others are these negated or turned round.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Test {
-    Equal,
-    Less,
-    AtMost,
-    In,
-    Contains,
-    StartsWith,
-    EndsWith,
+pub(crate) enum Presence {
+    Exists,
+    IsNull,
 }
 
 #[derive(Clone, Debug)]
 enum Operand {
     Event(Arc<Path>),
-    Argument(Reference),
-    Viewer(Reference),
+    Given(Given),
     Constant(Constant),
 }
 
+/// What becomes a constant at subscribe.
 #[derive(Clone, Debug)]
-struct Reference {
-    name: String,
+struct Given {
+    by_viewer: bool,
+    /// A name and the keys below it.
     path: Vec<String>,
     kind: OperandKind,
 }
@@ -105,35 +99,10 @@ pub(crate) enum Term {
 }
 
 /// A place in an event.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Path {
     previous: bool,
-    keys: Vec<Box<str>>,
-}
-
-/// A literal, or what an argument or the viewer gave.
-#[derive(Clone, Debug)]
-pub(crate) enum Constant {
-    Null,
-    /// A value that its kind does not allow, as a datetime without a zone.
-    IllTyped,
-    Id(Box<str>),
-    Instant(DateTime<Utc>),
-    /// A list of ids or instants.
-    List(Vec<Constant>),
-    Json(Box<Value>),
-}
-
-/// What a comparison sees of a constant or of a place in the event.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Side<'a> {
-    /// Missing or null.
-    Null,
-    IllTyped,
-    Id(&'a str),
-    Instant(DateTime<Utc>),
-    List(&'a [Constant]),
-    Json(&'a Value),
+    keys: Vec<String>,
 }
 
 impl<'de> Deserialize<'de> for Expr {
@@ -151,20 +120,16 @@ impl Predicate {
         argument_kind: &dyn Fn(&str, &[String]) -> Option<OperandKind>,
     ) -> Result<Predicate, String> {
         let mut tree = expr.0.clone();
-        tree.each_operand(&mut |operand| {
-            let (what, reference, kind) = match operand {
-                Operand::Argument(reference) => {
-                    let kind = argument_kind(&reference.name, &reference.path);
-                    ("argument", reference, kind)
-                }
-                Operand::Viewer(reference) => {
-                    let kind = viewer_kind(&reference.name, &reference.path);
-                    ("viewer field", reference, kind)
-                }
-                Operand::Event(_) | Operand::Constant(_) => return Ok(()),
+        tree.each_given(&mut |given| {
+            let Some((name, path)) = given.path.split_first() else {
+                return Ok(());
             };
-            let unknown = || format!("unknown {what} \"{}\"", reference.dotted());
-            reference.kind = kind.ok_or_else(unknown)?;
+            let (what, kind) = if given.by_viewer {
+                ("viewer field", viewer_kind(name, path))
+            } else {
+                ("argument", argument_kind(name, path))
+            };
+            given.kind = kind.ok_or_else(|| format!("unknown {what} \"{}\"", given.path.join(".")))?;
             Ok(())
         })?;
         Ok(Predicate(tree))
@@ -177,16 +142,6 @@ impl Predicate {
 }
 
 impl Bound {
-    /// Whether no event makes it true.
-    pub fn is_never(&self) -> bool {
-        self.0.is_never()
-    }
-
-    /// Its text: equal for predicates that were bound to the same, whatever the order of `&`, `|` and `==`.
-    pub fn key(&self) -> String {
-        self.0.key()
-    }
-
     /// Whether it is true of an event.
     pub fn holds(&self, event: &Event) -> bool {
         self.0.judge(event) == Some(true)
@@ -196,45 +151,39 @@ impl Bound {
 impl Tree<Operand> {
     fn parse(value: &Value) -> Result<Tree<Operand>, String> {
         let (operator, operands) = tagged(value)?;
-        let trees = || operands.iter().map(Tree::parse).collect::<Result<Vec<_>, _>>();
-        let test = |test, turned| match operands {
-            [left, right] => {
-                let (left, right) = (Operand::parse(left)?, Operand::parse(right)?);
-                Ok(if turned {
-                    Tree::Test(test, right, left)
-                } else {
-                    Tree::Test(test, left, right)
-                })
+        let (negated, turned) = (operator == "!=", matches!(operator, ">" | ">="));
+        let (test, left, right) = match (operator, operands) {
+            ("&" | "|", parts) => {
+                let parts = parts.iter().map(Tree::parse).collect::<Result<_, _>>()?;
+                return Ok(Tree::Join(operator == "&", parts));
             }
-            _ => Err(format!("{operator} takes two operands")),
+            ("~", [part]) => return Ok(Tree::Not(Box::new(Tree::parse(part)?))),
+            ("exists", [operand]) => return Ok(Tree::Presence(Presence::Exists, Operand::parse(operand)?)),
+            ("is_null", [operand]) => return Ok(Tree::Presence(Presence::IsNull, Operand::parse(operand)?)),
+            ("==" | "!=", [left, right]) => (Test::Equal, left, right),
+            ("<" | ">", [left, right]) => (Test::Less, left, right),
+            ("<=" | ">=", [left, right]) => (Test::AtMost, left, right),
+            ("is_in", [left, right]) => (Test::In, left, right),
+            ("contains", [left, right]) => (Test::Contains, left, right),
+            ("startswith", [left, right]) => (Test::StartsWith, left, right),
+            ("endswith", [left, right]) => (Test::EndsWith, left, right),
+            _ => return Err(format!("unknown predicate {}", value.to_json())),
         };
-        match (operator, operands) {
-            ("&", _) => Ok(Tree::All(trees()?)),
-            ("|", _) => Ok(Tree::Any(trees()?)),
-            ("~", [operand]) => Ok(Tree::Not(Box::new(Tree::parse(operand)?))),
-            ("exists", [operand]) => Ok(Tree::Exists(Operand::parse(operand)?)),
-            ("is_null", [operand]) => Ok(Tree::IsNull(Operand::parse(operand)?)),
-            ("==", _) => test(Test::Equal, false),
-            ("!=", _) => Ok(Tree::Not(Box::new(test(Test::Equal, false)?))),
-            ("<", _) => test(Test::Less, false),
-            (">", _) => test(Test::Less, true),
-            ("<=", _) => test(Test::AtMost, false),
-            (">=", _) => test(Test::AtMost, true),
-            ("is_in", _) => test(Test::In, false),
-            ("contains", _) => test(Test::Contains, false),
-            ("startswith", _) => test(Test::StartsWith, false),
-            ("endswith", _) => test(Test::EndsWith, false),
-            _ => Err(format!("unknown predicate {}", value.to_json())),
-        }
+        let (left, right) = if turned { (right, left) } else { (left, right) };
+        Ok(Tree::Test(test, Operand::parse(left)?, Operand::parse(right)?).negated_if(negated))
     }
 
-    fn each_operand(&mut self, visit: &mut dyn FnMut(&mut Operand) -> Result<(), String>) -> Result<(), String> {
-        match self {
-            Tree::All(parts) | Tree::Any(parts) => parts.iter_mut().try_for_each(|part| part.each_operand(visit)),
-            Tree::Not(part) => part.each_operand(visit),
-            Tree::Test(_, left, right) => visit(left).and_then(|()| visit(right)),
-            Tree::Exists(operand) | Tree::IsNull(operand) => visit(operand),
-        }
+    fn each_given(&mut self, visit: &mut dyn FnMut(&mut Given) -> Result<(), String>) -> Result<(), String> {
+        let operands = match self {
+            Tree::Join(_, parts) => return parts.iter_mut().try_for_each(|part| part.each_given(visit)),
+            Tree::Not(part) => return part.each_given(visit),
+            Tree::Test(_, left, right) => vec![left, right],
+            Tree::Presence(_, operand) => vec![operand],
+        };
+        operands.into_iter().try_for_each(|operand| match operand {
+            Operand::Given(given) => visit(given),
+            Operand::Event(_) | Operand::Constant(_) => Ok(()),
+        })
     }
 
     /// Binds the tree, or its negation. Negations are moved down to the tests (De Morgan's laws hold with three values), so that all
@@ -242,46 +191,47 @@ impl Tree<Operand> {
     fn bind(&self, negated: bool, scope: &Scope<'_>) -> Tree<Term> {
         match self {
             Tree::Not(part) => part.bind(!negated, scope),
-            Tree::All(parts) => Tree::join(!negated, parts.iter().map(|part| part.bind(negated, scope))),
-            Tree::Any(parts) => Tree::join(negated, parts.iter().map(|part| part.bind(negated, scope))),
+            Tree::Join(all, parts) => Tree::join(*all != negated, parts.iter().map(|part| part.bind(negated, scope))),
             Tree::Test(test, left, right) => Tree::test(*test, scope.term(left), scope.term(right), negated),
-            Tree::Exists(Operand::Event(path)) => Tree::Exists(Term::Event(path.clone())).negated_if(negated),
-            Tree::IsNull(Operand::Event(path)) => Tree::IsNull(Term::Event(path.clone())).negated_if(negated),
-            Tree::Exists(operand) => Tree::known(Some(scope.presence(operand).0 != negated)),
-            Tree::IsNull(operand) => Tree::known(Some(scope.presence(operand).1 != negated)),
+            Tree::Presence(presence, Operand::Event(path)) => {
+                Tree::Presence(*presence, Term::Event(path.clone())).negated_if(negated)
+            }
+            Tree::Presence(presence, operand) => Tree::known(scope.presence(*presence, operand) != negated),
         }
     }
 }
 
-impl Tree<Term> {
-    const ALWAYS: Tree<Term> = Tree::All(Vec::new());
-    const NEVER: Tree<Term> = Tree::Any(Vec::new());
-
-    fn known(truth: Truth) -> Tree<Term> {
-        if truth == Some(true) { Tree::ALWAYS } else { Tree::NEVER }
+impl<T> Tree<T> {
+    fn known(truth: bool) -> Tree<T> {
+        Tree::Join(truth, Vec::new())
     }
 
-    fn negated_if(self, negated: bool) -> Tree<Term> {
+    fn negated_if(self, negated: bool) -> Tree<T> {
         if negated { Tree::Not(Box::new(self)) } else { self }
     }
 
+    pub(crate) fn is_never(&self) -> bool {
+        matches!(self, Tree::Join(false, branches) if branches.is_empty())
+    }
+}
+
+impl Tree<Term> {
     /// `&` or `|`, flat, sorted by text and without doubles.
     fn join(all: bool, parts: impl Iterator<Item = Tree<Term>>) -> Tree<Term> {
         let mut flat = Vec::new();
         for part in parts {
             match part {
-                Tree::All(inner) if all => flat.extend(inner),
-                Tree::Any(inner) if !all => flat.extend(inner),
-                Tree::All(inner) | Tree::Any(inner) if inner.is_empty() => return Tree::known(Some(!all)),
+                Tree::Join(other, inner) if other == all => flat.extend(inner),
+                Tree::Join(_, inner) if inner.is_empty() => return Tree::known(!all),
                 part => flat.push(part),
             }
         }
-        flat.sort_by_cached_key(Tree::key);
-        flat.dedup_by_key(|part| part.key());
-        match flat.len() {
-            1 => flat.remove(0),
-            _ if all => Tree::All(flat),
-            _ => Tree::Any(flat),
+        flat.sort_by_cached_key(Tree::to_string);
+        flat.dedup_by_key(|part| part.to_string());
+        if flat.len() == 1 {
+            flat.remove(0)
+        } else {
+            Tree::Join(all, flat)
         }
     }
 
@@ -290,133 +240,79 @@ impl Tree<Term> {
         use Constant::{IllTyped, Null};
         use Term::{Constant as Known, Event};
         match (test, left, right) {
-            (test, Known(left), Known(right)) => {
-                Tree::known(test.judge(left.side(), right.side()).map(|truth| truth != negated))
-            }
-            (Test::Contains, Known(list), item) if list.side().len().is_some() => {
+            (test, Known(left), Known(right)) => Tree::known(test.judge(left.side(), right.side()) == Some(!negated)),
+            (Test::Contains, Known(list), item) if list.side().items().is_some() => {
                 Tree::test(Test::In, item, Known(list), negated)
             }
-            (Test::In, _, Known(list)) if list.side().len() == Some(0) => Tree::known(Some(negated)),
-            (Test::In, _, Known(list)) if list.side().len().is_none() => Tree::NEVER,
-            // Membership in a list of the event is still false where that list is empty.
-            (test, Known(Null | IllTyped), _) if test != Test::In => Tree::NEVER,
-            (test, _, Known(Null | IllTyped)) if test != Test::Contains => Tree::NEVER,
+            // Membership in a list that is known is what it is defined to be, an OR of `==`.
+            (Test::In, item @ Event(_), Known(list)) => list.items().map_or(Tree::known(false), |items| {
+                let is = |one| Tree::test(Test::Equal, item.clone(), Known(one), negated);
+                Tree::join(negated, items.into_iter().map(is))
+            }),
+            // What is sought may be null all the same: an empty list of the event does not hold it.
+            (test, Known(Null | IllTyped), _) if test != Test::In => Tree::known(false),
+            (test, _, Known(Null | IllTyped)) if test != Test::Contains => Tree::known(false),
             (Test::Less, left, right) if negated => Tree::Test(Test::AtMost, right, left),
             (Test::AtMost, left, right) if negated => Tree::Test(Test::Less, right, left),
-            (Test::Equal, Known(left), right) => Tree::Test(Test::Equal, right, Known(left)).negated_if(negated),
-            (Test::Equal, Event(left), Event(right)) => Tree::Test(
-                Test::Equal,
-                Event(left.clone().min(right.clone())),
-                Event(left.max(right)),
-            )
-            .negated_if(negated),
+            (Test::Equal, Known(left), right) => Tree::Test(test, right, Known(left)).negated_if(negated),
+            (Test::Equal, Event(left), Event(right)) if right < left => {
+                Tree::Test(test, Event(right), Event(left)).negated_if(negated)
+            }
             (test, left, right) => Tree::Test(test, left, right).negated_if(negated),
-        }
-    }
-
-    fn key(&self) -> String {
-        let mut out = String::new();
-        self.write_key(&mut out);
-        out
-    }
-
-    pub(crate) fn is_never(&self) -> bool {
-        matches!(self, Tree::Any(branches) if branches.is_empty())
-    }
-
-    pub(crate) fn write_key(&self, out: &mut String) {
-        match self {
-            Tree::All(parts) | Tree::Any(parts) => {
-                out.push_str(if matches!(self, Tree::All(_)) { "&(" } else { "|(" });
-                parts.iter().for_each(|part| part.write_key(out));
-                out.push(')');
-            }
-            Tree::Not(part) => {
-                out.push('~');
-                part.write_key(out);
-            }
-            Tree::Test(test, left, right) => {
-                left.write_key(out);
-                out.push_str(match test {
-                    Test::Equal => "=",
-                    Test::Less => "<",
-                    Test::AtMost => "<=",
-                    Test::In => " in ",
-                    Test::Contains => " has ",
-                    Test::StartsWith => " starts ",
-                    Test::EndsWith => " ends ",
-                });
-                right.write_key(out);
-                out.push(';');
-            }
-            Tree::Exists(term) | Tree::IsNull(term) => {
-                term.write_key(out);
-                out.push_str(if matches!(self, Tree::Exists(_)) { "?" } else { "=null" });
-                out.push(';');
-            }
         }
     }
 
     pub(crate) fn judge(&self, event: &Event) -> Truth {
         match self {
-            Tree::All(parts) => Some(parts.iter().all(|part| part.judge(event) == Some(true))),
-            Tree::Any(parts) => Some(parts.iter().any(|part| part.judge(event) == Some(true))),
+            Tree::Join(true, parts) => Some(parts.iter().all(|part| part.judge(event) == Some(true))),
+            Tree::Join(false, parts) => Some(parts.iter().any(|part| part.judge(event) == Some(true))),
             Tree::Not(part) => part.judge(event).map(|truth| !truth),
             Tree::Test(test, left, right) => test.judge(left.side(event), right.side(event)),
-            Tree::Exists(term) => Some(term.find(event).is_some()),
-            Tree::IsNull(term) => Some(term.find(event).is_some_and(Value::is_null)),
+            Tree::Presence(Presence::Exists, term) => Some(term.find(event).is_some()),
+            Tree::Presence(Presence::IsNull, term) => Some(term.find(event).is_some_and(Value::is_null)),
         }
     }
 }
 
 impl Operand {
     fn parse(value: &Value) -> Result<Operand, String> {
-        let (kind, rest) = tagged(value)?;
-        let unknown = || format!("unknown operand {}", value.to_json());
-        let keys = |value: &Value| -> Option<Vec<String>> {
-            let Value::List(keys) = value else { return None };
-            keys.iter().map(|key| key.as_str().map(str::to_owned)).collect()
+        let keys = |value: &Value| match value {
+            Value::List(keys) => keys
+                .iter()
+                .map(|key| key.as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
         };
-        let path = |value: &Value, previous| {
-            let keys = keys(value)?.into_iter().map(String::into_boxed_str).collect();
-            Some(Operand::Event(Arc::new(Path { previous, keys })))
-        };
-        let reference = |name: &Value, path: &Value| {
-            let name = name.as_str()?.to_owned();
-            Some(Reference {
-                name,
-                path: keys(path)?,
-                kind: OperandKind::Json,
-            })
-        };
-        match (kind, rest) {
-            ("data", [keys]) => path(keys, false).ok_or_else(unknown),
-            ("previous", [keys]) => path(keys, true).ok_or_else(unknown),
-            ("argument", [name, path]) => reference(name, path).map(Operand::Argument).ok_or_else(unknown),
-            ("viewer", [name, path]) => reference(name, path).map(Operand::Viewer).ok_or_else(unknown),
-            ("literal", [value]) => Ok(Operand::Constant(Constant::new(Some(value), OperandKind::Json))),
-            ("id", [value]) => Ok(Operand::Constant(Constant::new(Some(value), OperandKind::Id))),
-            ("datetime", [value]) => match Constant::new(Some(value), OperandKind::DateTime) {
-                Constant::IllTyped => Err(format!("{} is no datetime with a zone", value.to_json())),
-                constant => Ok(Operand::Constant(constant)),
+        let operand = match tagged(value)? {
+            (root @ ("data" | "previous"), [path]) => {
+                let previous = root == "previous";
+                keys(path).map(|keys| Operand::Event(Arc::new(Path { previous, keys })))
+            }
+            (by @ ("argument" | "viewer"), [Value::String(name), path]) => keys(path).map(|mut path| {
+                path.insert(0, name.to_string());
+                Operand::Given(Given {
+                    by_viewer: by == "viewer",
+                    path,
+                    kind: OperandKind::Json,
+                })
+            }),
+            ("literal", [value]) => Some(Operand::Constant(Constant::new(value, OperandKind::Json))),
+            ("id", [value]) => Some(Operand::Constant(Constant::new(value, OperandKind::Id))),
+            ("datetime", [value]) => match Constant::new(value, OperandKind::DateTime) {
+                Constant::IllTyped => None,
+                constant => Some(Operand::Constant(constant)),
             },
             ("list", [Value::List(items)]) => {
-                let constant = |item| match Operand::parse(item)? {
-                    Operand::Constant(constant) => Ok(constant),
-                    _ => Err(format!("no literal: {}", item.to_json())),
+                let constant = |item| match Operand::parse(item) {
+                    Ok(Operand::Constant(constant)) => Some(constant),
+                    _ => None,
                 };
-                let items = items.iter().map(constant).collect::<Result<_, _>>()?;
-                Ok(Operand::Constant(Constant::List(items)))
+                let items = items.iter().map(constant).collect::<Option<_>>();
+                items.map(|items| Operand::Constant(Constant::list(items)))
             }
-            _ => Err(unknown()),
-        }
-    }
-}
-
-impl Reference {
-    fn dotted(&self) -> String {
-        let keys = self.path.iter().map(String::as_str);
-        std::iter::once(&*self.name).chain(keys).collect::<Vec<_>>().join(".")
+            _ => None,
+        };
+        operand.ok_or_else(|| format!("unknown operand {}", value.to_json()))
     }
 }
 
@@ -426,44 +322,39 @@ struct Scope<'a> {
     viewer: &'a Viewer,
 }
 
-impl<'a> Scope<'a> {
-    fn find(&self, operand: &Operand) -> Option<&'a Value> {
-        let (reference, root) = match operand {
-            Operand::Argument(reference) => (reference, self.arguments),
-            Operand::Viewer(reference) => (reference, &self.viewer.fields),
-            Operand::Event(_) | Operand::Constant(_) => return None,
+impl Scope<'_> {
+    fn find(&self, given: &Given) -> Option<Value> {
+        if given.by_viewer && given.path == ["expires_at"] {
+            return self.viewer.expires_at.map(|at| Value::string(at.to_rfc3339()));
+        }
+        let root = if given.by_viewer {
+            &self.viewer.fields
+        } else {
+            self.arguments
         };
-        let keys = std::iter::once(&reference.name).chain(&reference.path);
-        root.at(keys.map(String::as_str))
+        root.at(given.path.iter().map(String::as_str)).cloned()
     }
 
     fn term(&self, operand: &Operand) -> Term {
-        Term::Constant(match operand {
-            Operand::Event(path) => return Term::Event(path.clone()),
-            Operand::Constant(constant) => constant.clone(),
-            Operand::Viewer(reference) if reference.name == EXPIRES_AT => {
-                self.viewer.expires_at.map_or(Constant::Null, Constant::Instant)
-            }
-            Operand::Argument(reference) | Operand::Viewer(reference) => {
-                Constant::new(self.find(operand), reference.kind)
-            }
-        })
+        match operand {
+            Operand::Event(path) => Term::Event(path.clone()),
+            Operand::Constant(constant) => Term::Constant(constant.clone()),
+            Operand::Given(given) => Term::Constant(
+                self.find(given)
+                    .map_or(Constant::Null, |value| Constant::new(&value, given.kind)),
+            ),
+        }
     }
 
-    /// Whether a constant exists, and whether it is null.
-    fn presence(&self, operand: &Operand) -> (bool, bool) {
-        let whole = match operand {
-            Operand::Argument(reference) | Operand::Viewer(reference) => reference.path.is_empty(),
-            Operand::Event(_) | Operand::Constant(_) => false,
+    fn presence(&self, presence: Presence, operand: &Operand) -> bool {
+        let Operand::Given(given) = operand else {
+            return presence == Presence::Exists || matches!(operand, Operand::Constant(Constant::Null));
         };
-        match self.term(operand) {
-            Term::Constant(Constant::Null) => match (operand, self.find(operand)) {
-                (Operand::Constant(_), _) => (true, true),
-                (Operand::Viewer(_), _) if whole => (false, true),
-                (_, None) => (false, whole),
-                (_, Some(_)) => (true, true),
-            },
-            _ => (true, false),
+        let value = self.find(given);
+        let (whole, is_null) = (given.path.len() == 1, value.as_ref().is_none_or(Value::is_null));
+        match presence {
+            Presence::Exists => value.is_some() && !(given.by_viewer && whole && is_null),
+            Presence::IsNull => is_null && (whole || value.is_some()),
         }
     }
 }
@@ -475,7 +366,11 @@ impl Path {
         } else {
             &event.data
         };
-        root.at(self.keys.iter().map(|key| &**key))
+        root.at(self.keys.iter().map(String::as_str))
+    }
+
+    pub(crate) fn side<'a>(&self, event: &'a Event) -> Side<'a> {
+        self.find(event).map_or(Side::Null, Side::of)
     }
 }
 
@@ -487,237 +382,55 @@ impl Term {
         }
     }
 
-    pub(crate) fn side<'a>(&'a self, event: &'a Event) -> Side<'a> {
+    fn side<'a>(&'a self, event: &'a Event) -> Side<'a> {
         match self {
             Term::Event(path) => path.side(event),
             Term::Constant(constant) => constant.side(),
         }
     }
+}
 
-    fn write_key(&self, out: &mut String) {
+impl fmt::Display for Bound {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl fmt::Display for Tree<Term> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Term::Event(path) => {
-                out.push_str(if path.previous { "previous" } else { "data" });
-                for key in &path.keys {
-                    out.push('.');
-                    write_string(key, out);
-                }
+            Tree::Join(all, parts) => {
+                out.write_str(if *all { "&(" } else { "|(" })?;
+                parts.iter().try_for_each(|part| write!(out, "{part} "))?;
+                out.write_str(")")
             }
-            Term::Constant(constant) => constant.write_key(out),
+            Tree::Not(part) => write!(out, "~{part}"),
+            Tree::Test(test, left, right) => write!(out, "{test:?}({left} {right})"),
+            Tree::Presence(presence, term) => write!(out, "{presence:?}({term})"),
         }
     }
 }
 
-impl Path {
-    pub(crate) fn side<'a>(&self, event: &'a Event) -> Side<'a> {
-        self.find(event).map_or(Side::Null, Side::of)
-    }
-}
-
-impl Constant {
-    fn new(value: Option<&Value>, kind: OperandKind) -> Constant {
-        match (value, kind) {
-            (None | Some(Value::Null), _) => Constant::Null,
-            (Some(value), OperandKind::Json) => Constant::Json(Box::new(value.clone())),
-            (Some(Value::List(items)), _) => {
-                Constant::List(items.iter().map(|item| Constant::new(Some(item), kind)).collect())
-            }
-            (Some(value), OperandKind::Id) => {
-                let text = Side::Json(value).text(&mut itoa::Buffer::new()).map(Box::from);
-                text.map_or(Constant::IllTyped, Constant::Id)
-            }
-            (Some(value), OperandKind::DateTime) => Side::Json(value)
-                .instant()
-                .map_or(Constant::IllTyped, Constant::Instant),
-        }
-    }
-
-    pub(crate) fn json(value: &Value) -> Constant {
-        Constant::new(Some(value), OperandKind::Json)
-    }
-
-    pub(crate) fn side(&self) -> Side<'_> {
+impl fmt::Display for Term {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Constant::Null => Side::Null,
-            Constant::IllTyped => Side::IllTyped,
-            Constant::Id(text) => Side::Id(text),
-            Constant::Instant(instant) => Side::Instant(*instant),
-            Constant::List(items) => Side::List(items),
-            Constant::Json(value) => Side::of(value),
-        }
-    }
-
-    /// Its text: equal for constants of one kind that are equal.
-    pub(crate) fn write_key(&self, out: &mut String) {
-        match self {
-            Constant::Null => out.push_str("null"),
-            Constant::IllTyped => out.push_str("ill-typed"),
-            Constant::Id(text) => {
-                out.push_str("id");
-                write_string(text, out);
-            }
-            Constant::Instant(at) => _ = write!(out, "at{}.{}", at.timestamp(), at.timestamp_subsec_nanos()),
-            Constant::List(items) => {
-                out.push_str("list[");
-                for item in items {
-                    item.write_key(out);
-                    out.push(',');
-                }
-                out.push(']');
-            }
-            Constant::Json(value) => out.push_str(&value.canonical()),
+            Term::Event(path) => write!(
+                out,
+                "{}{:?}",
+                if path.previous { "previous" } else { "data" },
+                path.keys
+            ),
+            Term::Constant(constant) => constant.fmt(out),
         }
     }
 }
-
-impl Test {
-    fn judge(self, left: Side<'_>, right: Side<'_>) -> Truth {
-        match self {
-            Test::Equal => left.equals(right),
-            Test::Less => left.compare(right).map(Ordering::is_lt),
-            Test::AtMost => left.compare(right).map(Ordering::is_le),
-            Test::In => right.includes(left),
-            Test::Contains if left.len().is_some() => left.includes(right),
-            Test::Contains => left.with_text(right, |text, part| text.contains(part)),
-            Test::StartsWith => left.with_text(right, |text, part| text.starts_with(part)),
-            Test::EndsWith => left.with_text(right, |text, part| text.ends_with(part)),
-        }
-    }
-}
-
-impl<'a> Side<'a> {
-    fn of(value: &'a Value) -> Side<'a> {
-        if value.is_null() { Side::Null } else { Side::Json(value) }
-    }
-
-    pub(crate) fn equals(self, other: Side<'_>) -> Truth {
-        use Side::{Id, IllTyped, Instant, Json, List, Null};
-        match (self, other) {
-            (Null | IllTyped, _) | (_, Null | IllTyped) => None,
-            (Json(left), Json(right)) => Some(left == right),
-            (List(_), _) | (_, List(_)) => self.equals_list(other),
-            (Instant(_), _) | (_, Instant(_)) => Some(self.instant()? == other.instant()?),
-            (Id(_), _) | (_, Id(_)) => self.with_text(other, |left, right| left == right),
-        }
-    }
-
-    fn equals_list(self, other: Side<'_>) -> Truth {
-        let len = self.len()?;
-        if len != other.len()? {
-            return Some(false);
-        }
-        let mut truth = Some(true);
-        for at in 0..len {
-            let same = match (self.item(at), other.item(at)) {
-                (Side::Null, Side::Null) => Some(true),
-                (Side::Null, Side::Json(_) | Side::Id(_) | Side::Instant(_)) => Some(false),
-                (left, right) => left.equals(right),
-            };
-            match same {
-                Some(false) => return same,
-                None => truth = None,
-                Some(true) => {}
-            }
-        }
-        truth
-    }
-
-    fn compare(self, other: Side<'_>) -> Option<Ordering> {
-        use Side::{Id, Instant, Json};
-        match (self, other) {
-            (Json(Value::String(left)), Json(Value::String(right))) => Some(left.cmp(right)),
-            (Json(left), Json(right)) => compare_numbers(left, right),
-            (Instant(_), _) | (_, Instant(_)) => Some(self.instant()?.cmp(&other.instant()?)),
-            (Id(_), _) | (_, Id(_)) => self.with_text(other, str::cmp),
-            _ => None,
-        }
-    }
-
-    /// Whether one of its items equals another side; unknown where it is no list.
-    fn includes(self, other: Side<'_>) -> Truth {
-        let mut truth = Some(false);
-        for at in 0..self.len()? {
-            match self.item(at).equals(other) {
-                Some(true) => return Some(true),
-                None => truth = None,
-                Some(false) => {}
-            }
-        }
-        truth
-    }
-
-    /// How many items it has; `None` where it is no list.
-    fn len(self) -> Option<usize> {
-        match self {
-            Side::List(items) => Some(items.len()),
-            Side::Json(Value::List(items)) => Some(items.len()),
-            _ => None,
-        }
-    }
-
-    fn item(self, at: usize) -> Side<'a> {
-        match self {
-            Side::List(items) => items.get(at).map_or(Side::Null, Constant::side),
-            Side::Json(Value::List(items)) => items.get(at).map_or(Side::Null, Side::of),
-            _ => Side::Null,
-        }
-    }
-
-    /// Asks both texts: of two strings or, where one side is an id, of strings and integers.
-    fn with_text<T>(self, other: Side<'_>, ask: impl FnOnce(&str, &str) -> T) -> Option<T> {
-        use Side::{Id, Json};
-        let (mut left, mut right) = (itoa::Buffer::new(), itoa::Buffer::new());
-        match (self, other) {
-            (Json(Value::String(left)), Json(Value::String(right))) => Some(ask(left, right)),
-            (Id(_), _) | (_, Id(_)) => Some(ask(self.text(&mut left)?, other.text(&mut right)?)),
-            _ => None,
-        }
-    }
-
-    /// As an id: the text of a string or an integer.
-    pub(crate) fn text<'b>(&self, buffer: &'b mut itoa::Buffer) -> Option<&'b str>
-    where
-        'a: 'b,
-    {
-        match *self {
-            Side::Id(text) => Some(text),
-            Side::Json(Value::String(text)) => Some(text),
-            Side::Json(Value::Int(number)) => Some(buffer.format(*number)),
-            Side::Json(Value::Number(text)) if !text.contains(['.', 'e', 'E']) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// As an instant: itself, or that of a string with a zone.
-    pub(crate) fn instant(self) -> Option<DateTime<Utc>> {
-        match self {
-            Side::Instant(instant) => Some(instant),
-            Side::Json(Value::String(text)) => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
-            _ => None,
-        }
-    }
-}
-
-fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
-    // Conversions of integers are monotone, and exact where they could meet a float below 2^53.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match (left, right) {
-        (Value::Int(left), Value::Int(right)) => Some(left.cmp(right)),
-        (Value::Float(left), Value::Float(right)) => left.partial_cmp(right),
-        (Value::Int(left), Value::Float(right)) if right.abs() < EXACT => (*left as f64).partial_cmp(right),
-        (Value::Float(left), Value::Int(right)) if left.abs() < EXACT => left.partial_cmp(&(*right as f64)),
-        _ => Some(left.as_decimal()?.cmp(&right.as_decimal()?)),
-    }
-}
-
-const EXPIRES_AT: &str = "expires_at";
 
 /// The fields of `SecurityContext`; only claims have something below them.
 fn viewer_kind(name: &str, path: &[String]) -> Option<OperandKind> {
     match (name, path) {
         ("user_id" | "tenant_id", []) => Some(OperandKind::Id),
         ("roles" | "permissions" | "sources", []) | ("claims", _) => Some(OperandKind::Json),
-        (EXPIRES_AT, []) => Some(OperandKind::DateTime),
+        ("expires_at", []) => Some(OperandKind::DateTime),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-"""graphql-transport-ws for any ASGI server. The protocol is in Rust; this module moves frames and asks the auth handler."""
+"""graphql-transport-ws for any ASGI server: frames in and out, and who watches. The protocol itself is in Rust."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import logging
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .security import SecurityContext
@@ -22,7 +22,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-AuthHandler: TypeAlias = Callable[..., SecurityContext | None | Awaitable[SecurityContext | None]]
+AuthHandler: TypeAlias = Callable[..., Awaitable[SecurityContext | None] | SecurityContext | None]
 
 SUBPROTOCOL = "graphql-transport-ws"
 
@@ -51,11 +51,11 @@ class SubscriptionApp:
 
     Args:
         manager: What is served.
-        auth_handler: Called once with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a thread) or async; it
-            may also take `connection` (a `Connection`). What it returns is who watches. Raising or returning `None` closes 4403.
-            Without one, every viewer is anonymous.
-        allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler` reads
-            cookies. A request without `Origin` does not come from a browser and is accepted.
+        auth_handler: Called once with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a
+            thread) or async; it may also take `connection` (a `Connection`). What it returns is who watches. Raising or
+            returning `None` closes 4403. Without one, every viewer is anonymous.
+        allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler`
+            reads cookies. A request without `Origin` does not come from a browser and is accepted.
         introspection: Whether queries for `__schema` and `__type` are answered.
     """
 
@@ -116,7 +116,7 @@ class SubscriptionApp:
 
     async def _authenticate(self, socket: Socket, payload: dict[str, Any], connection: Connection) -> None:
         try:
-            context = await self._ask(payload, Connection(socket.id, connection.headers, connection.client, connection.scope))
+            context = await self._ask(payload, replace(connection, id=socket.id))
         except Exception as error:
             logger.info("auth_handler refused a connection: %s", type(error).__name__)
             context = None
@@ -133,9 +133,9 @@ class SubscriptionApp:
         if handler is None:
             return SecurityContext()
         more = {"connection": connection} if self._takes_connection else {}
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):
-            return await handler(payload, **more)  # type: ignore[misc]  # it is a coroutine function
-        answer = await asyncio.to_thread(handler, payload, **more)
+        called = handler if inspect.isroutine(handler) else type(handler).__call__
+        on_loop = inspect.iscoroutinefunction(called)
+        answer = handler(payload, **more) if on_loop else await asyncio.to_thread(handler, payload, **more)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -167,7 +167,7 @@ def _headers(scope: Scope) -> Mapping[str, str]:
 async def _upgrade_required(send: Send) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": 426, "headers": headers})
-    await send({"type": "http.response.body", "body": b"Subscriptions are served over WebSocket (graphql-transport-ws).\n"})
+    await send({"type": "http.response.body", "body": b"Subscriptions are served over graphql-transport-ws.\n"})
 
 
 def _finish(steps: Iterator[Any], first: Any, done: Callable[[bool], None]) -> asyncio.Task[None]:
@@ -188,17 +188,17 @@ async def _go_on(steps: Iterator[Any], first: Any) -> None:
 
 @types.coroutine
 def _steps(steps: Any, waited: Any) -> Generator[Any, Any, None]:
+    """`yield from steps`, but for its first step, which has been taken."""
     while True:
         try:
             sent = yield waited
         except BaseException as error:
-            throw = getattr(steps, "throw", None)
-            if throw is None:
+            if not hasattr(steps, "throw"):
                 raise
-            resume = lambda error=error: throw(error)  # noqa: E731  # one expression for both ways to go on
+            step, value = steps.throw, error
         else:
-            resume = lambda sent=sent: steps.send(sent) if hasattr(steps, "send") else next(steps)  # noqa: E731
+            step, value = getattr(steps, "send", lambda _: next(steps)), sent
         try:
-            waited = resume()
+            waited = step(value)
         except StopIteration:
             return

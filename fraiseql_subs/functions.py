@@ -1,6 +1,6 @@
-"""Runs the declared functions: async ones and generators as tasks of the loop that entered the manager, sync ones in threads.
+"""Runs the declared functions: async ones and generators on the loop that entered the manager, sync ones in threads.
 
-Which call is due, who shares it and in which order results go out is decided in Rust; this module only calls and awaits.
+Which call is due, who shares it and in which order results go out is decided in Rust; here is calling and awaiting.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _lasting(viewer: SecurityContext) -> SecurityContext:
 
 
 def mask(error: BaseException) -> tuple[str, dict[str, Any] | None]:
-    """What a client may know of an exception: everything of a `GraphQLError` (ours, or graphql-core's), nothing of another."""
+    """What a client may know: all of a `GraphQLError` (ours, or graphql-core's), nothing of another exception."""
     if isinstance(error, GraphQLError):
         return error.message, error.extensions
     core = sys.modules.get("graphql")

@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import Core, Subscription
 from .bus import EventBusConfig
@@ -20,14 +20,20 @@ from .schema import Schema
 from .security import ALL_TENANTS, AllTenants, SecurityContext
 from .text import Id, id_text
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 logger = logging.getLogger("fraiseql_subs")
+
+_MEMORY = EventBusConfig.memory()
+_LIMITS = Limits()
 
 
 class SubscriptionManager:
     """Serves a schema's subscriptions from one event bus.
 
-    It is an async context manager. Entering it is counted, so that a router's lifespan, an application's own and `async with`
-    may overlap: the first entry connects the bus, the last exit drains and stops. It may be entered again.
+    It is an async context manager. Entering it is counted, so that a router's lifespan, an application's own and
+    `async with` may overlap: the first entry connects the bus, the last exit drains and stops. It may be entered again.
 
     Args:
         schema: The schema with its functions.
@@ -39,9 +45,9 @@ class SubscriptionManager:
     def __init__(
         self,
         schema: Schema,
-        event_bus: EventBusConfig = EventBusConfig.memory(),
+        event_bus: EventBusConfig = _MEMORY,
         *,
-        limits: Limits = Limits(),
+        limits: Limits = _LIMITS,
         multi_tenant: bool = False,
     ) -> None:
         for name, value, expected in (
@@ -74,7 +80,7 @@ class SubscriptionManager:
 
     # ---- its life ----
 
-    async def __aenter__(self) -> SubscriptionManager:
+    async def __aenter__(self) -> Self:
         async with self._turns():
             if self._entries == 0:
                 self._runner.open()
@@ -101,7 +107,7 @@ class SubscriptionManager:
                 self._core.release()
 
     def _turns(self) -> asyncio.Lock:
-        """Who enters or leaves waits for who is entering or leaving; one lock for each run, as locks belong to loops."""
+        """Who enters or leaves waits for others who do; one lock for each run, as locks belong to loops."""
         if self._turn is None or (self._entries == 0 and not self._turn.locked()):
             self._turn = asyncio.Lock()
         return self._turn
@@ -178,8 +184,8 @@ class SubscriptionManager:
         """Publishes an event from a thread that runs no event loop; see `publish_event`.
 
         Raises:
-            RuntimeError: This thread runs an event loop, which `publish_event` does not block; or the manager is not entered, and its
-                bus is the memory bus, where nobody could hear it.
+            RuntimeError: This thread runs an event loop, which this call would block; or the manager is not entered,
+                and on its memory bus nobody could hear the event.
         """
         try:
             asyncio.get_running_loop()
@@ -220,7 +226,8 @@ class SubscriptionManager:
             subscription_id: The id in its messages; one is made up, where not given.
             connection_id: A label: ids are unique under it, and `complete_subscription` finds it.
             framing: `"next"`: whole graphql-transport-ws messages; `"result"`: bare ExecutionResults.
-            resume: `True` puts `extensions.eventId` into each message; such a token does too, and first gives what came after it.
+            resume: `True` puts `extensions.eventId` into each message; such a token does too, and first gives what
+                came after it.
 
         Raises:
             GraphQLRequestError: When entered: the document, its variables or its size are at fault.

@@ -11,6 +11,8 @@ from typing import Any, Literal, final
 from .event import Event
 from .security import SecurityContext
 
+__all__ = ["Call", "Core", "Generation", "Schema", "Socket", "Subscription"]
+
 @final
 class Schema:
     """A schema that was built and validated.
@@ -126,8 +128,8 @@ class Core:
 class Subscription:
     """A subscription of this process: an async iterator and async context manager of `bytes`.
 
-    It is live from `async with` on, else from the first iteration. What is queued is taken without touching the event loop; an
-    iteration that is cancelled loses nothing. It may be iterated on any event loop, by one task at a time.
+    It is live from `async with` on, else from the first iteration. What is queued is taken without touching the event
+    loop; an iteration that is cancelled loses nothing. It may be iterated on any event loop, by one task at a time.
 
     Raises:
         GraphQLRequestError: When entered: the document, its variables or its size are at fault.

@@ -452,7 +452,8 @@ impl<'a> Input<'a> {
             Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
         }
         if text.len() > LONGEST {
-            text.truncate(text.floor_char_boundary(LONGEST));
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
             text.push('…');
         }
         text

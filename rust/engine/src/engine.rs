@@ -52,6 +52,9 @@ pub struct Parts {
     pub multi_tenant: bool,
 }
 
+/// The label and the id of a subscribe of this process.
+pub(crate) type StreamKey = (Option<Arc<str>>, Arc<str>);
+
 /// One run of a manager.
 pub struct Engine {
     /// What it is made of.
@@ -65,7 +68,7 @@ pub struct Engine {
     /// Connections that are not acknowledged yet, the oldest first.
     pub(crate) pending: Mutex<BTreeMap<u64, Weak<Connection>>>,
     /// Subscribes of this process by label and id.
-    pub(crate) streams: DashMap<(Option<Arc<str>>, Arc<str>), Arc<Stream>>,
+    pub(crate) streams: DashMap<StreamKey, Arc<Stream>>,
     /// Readers that still have something to take.
     pub(crate) readers: Arc<Tasks>,
     timer_task: Mutex<Option<tokio::task::AbortHandle>>,
@@ -534,7 +537,7 @@ impl Receiver for Engine {
         let mut filtered = 0;
         let mut visit = |topic: &Topic| {
             filtered += topic.index.matches(&event, |group: &Arc<Group>| {
-                group.receive(&event, &mut results, &mut calls)
+                group.receive(&event, &mut results, &mut calls);
             });
         };
         match &event.audience {
@@ -590,7 +593,7 @@ impl Subscription {
                 plan,
                 resolve,
             } => {
-                self.leave(&channel, tenant, &group, &plan, resolve.as_ref());
+                self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
             }
         }
         left
@@ -599,12 +602,13 @@ impl Subscription {
     fn leave(
         &self,
         channel: &Arc<Channel>,
-        tenant: Option<Arc<str>>,
+        tenant: Option<&Arc<str>>,
         group: &Arc<Group>,
         plan: &Arc<Plan>,
         resolve: Option<&Arc<ResolveClass>>,
     ) {
         let mut state = channel.state.lock();
+        let tenant = tenant.cloned();
         let Some(topic) = state.topics.get_mut(&tenant) else {
             return;
         };

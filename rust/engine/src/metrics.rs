@@ -165,7 +165,7 @@ impl Metrics {
         let labelled = |family: &Labelled, key: &'static str, labels: &mut dyn Iterator<Item = &'static str>| {
             Value::Object(
                 labels
-                    .map(|label| (label.into(), count(&*family.get_or_create(&[(key, label)]))))
+                    .map(|label| (label.into(), count(&family.get_or_create(&[(key, label)]))))
                     .collect::<Object>(),
             )
         };

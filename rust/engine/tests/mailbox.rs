@@ -123,8 +123,7 @@ fn mailbox(id: &str, overflow: Overflow, outbox: &Arc<Outbox>, metrics: &Arc<Met
 proptest! {
     #[test]
     fn behaves_like_the_model(steps in steps(), overflow in overflow()) {
-        let bell = Arc::new(Bell::default());
-        let outbox = Outbox::new(TOGETHER, bell.clone());
+        let outbox = Outbox::new(TOGETHER, Arc::new(Bell::default()));
         let metrics = Arc::new(Metrics::default());
         let boxes = ["0", "1"].map(|id| mailbox(id, overflow, &outbox, &metrics));
         let mut model = Model::default();

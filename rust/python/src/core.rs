@@ -190,6 +190,7 @@ impl Core {
     }
 
     /// Publishes an event and returns its id; `None`: nothing was done yet, the loop has to run first.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.publish_event`")]
     #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
     fn publish(
         &self,
@@ -215,6 +216,7 @@ impl Core {
     }
 
     /// Publishes several events, each the arguments of `publish` but `previous`; all or none.
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a list as a Vec")]
     fn publish_many<'py>(&self, py: Python<'py>, events: Vec<[Bound<'py, PyAny>; 5]>) -> PyResult<Vec<String>> {
         let run = self.running(py)?;
         let none = py.None().into_bound(py);
@@ -235,7 +237,7 @@ impl Core {
         operation_name: Option<String>,
         context: Py<PyAny>,
         viewer: &str,
-        subscription_id: String,
+        subscription_id: &str,
         connection_id: Option<&str>,
         framing: &str,
         resume: &Bound<'_, PyAny>,
@@ -251,7 +253,7 @@ impl Core {
             operation_name,
             variables,
             viewer,
-            &subscription_id,
+            subscription_id,
             connection_id,
             framing,
             resume,
@@ -261,7 +263,7 @@ impl Core {
 
     /// Opens the protocol for a socket that has just been accepted.
     fn connect(&self, py: Python<'_>, send: Py<PyAny>, finish: Py<PyAny>, introspection: bool) -> PyResult<Socket> {
-        Socket::open(py, self.running(py)?, send, finish, introspection)
+        Socket::open(py, &*self.running(py)?, send, finish, introspection)
     }
 
     /// Ends a subscription; returns whether it existed.

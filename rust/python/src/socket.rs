@@ -133,7 +133,7 @@ impl Sent {
 impl Socket {
     pub(crate) fn open(
         py: Python<'_>,
-        run: Arc<Run>,
+        run: &Run,
         send: Py<PyAny>,
         finish: Py<PyAny>,
         introspection: bool,

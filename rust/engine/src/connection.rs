@@ -18,7 +18,7 @@ use crate::error::{Rejection, errors_json};
 use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
 use crate::metrics::{Counted, DropReason};
 use crate::operation::Request;
-use crate::protocol::{self, Action, Close, Frame, NextHead, Protocol, Settings, Subscribe};
+use crate::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
 use crate::security::Viewer;
 use crate::tasks::UnderWay;
 use crate::timers::{Alarm, Timed};
@@ -40,7 +40,7 @@ struct State {
     viewer: Option<Arc<Viewer>>,
     /// When the viewer's authority ends.
     expires: Option<Instant>,
-    operations: FxHashMap<Arc<str>, Operation>,
+    operations: FxHashMap<Arc<str>, Arc<Subscription>>,
     /// What goes out before any result: acks, pongs, refusals, the close.
     control: VecDeque<Outgoing>,
     control_bytes: usize,
@@ -48,11 +48,6 @@ struct State {
     counted: Option<Counted>,
     under_way: Option<UnderWay>,
     draining: bool,
-}
-
-struct Operation {
-    subscription: Arc<Subscription>,
-    head: NextHead,
 }
 
 /// What a transport sends.
@@ -217,15 +212,15 @@ impl Connection {
         state
             .operations
             .get(id)
-            .is_some_and(|operation| operation.subscription.mailbox.end(End::Complete))
+            .is_some_and(|subscription| subscription.mailbox.end(End::Complete))
     }
 
     /// Completes every operation; when all is sent, the connection closes.
     pub(crate) fn drain(&self) {
         let mut state = self.state.lock();
         state.draining = true;
-        for operation in state.operations.values() {
-            operation.subscription.mailbox.end(End::Complete);
+        for subscription in state.operations.values() {
+            subscription.mailbox.end(End::Complete);
         }
         self.outbox.signal();
     }
@@ -233,11 +228,7 @@ impl Connection {
     /// Closes what draining has not; what still waits is dropped and counted.
     pub(crate) fn stop(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let left: usize = state
-            .operations
-            .values()
-            .map(|operation| operation.subscription.close())
-            .sum();
+        let left: usize = state.operations.values().map(|subscription| subscription.close()).sum();
         self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
         self.end(&mut state, Close::GOING_AWAY);
         self.settle(state);
@@ -249,8 +240,8 @@ impl Connection {
             Some(Action::Send(text)) => self.send(state, text),
             Some(Action::Subscribe(request)) => self.subscribe(state, &request),
             Some(Action::Complete(id)) => {
-                if let Some(operation) = state.operations.remove(&id) {
-                    operation.subscription.close();
+                if let Some(subscription) = state.operations.remove(&id) {
+                    subscription.close();
                 }
             }
             Some(Action::Close(close)) => self.finish(state, close),
@@ -274,13 +265,10 @@ impl Connection {
         });
         match started {
             Ok(Started::Live(subscription)) => {
-                let head = NextHead::new(&request.id);
-                state
-                    .operations
-                    .insert(request.id.clone(), Operation { subscription, head });
+                state.operations.insert(request.id.clone(), subscription);
             }
             Ok(Started::Answer(json)) => {
-                self.send(state, NextHead::new(&request.id).next(&json, None));
+                self.send(state, protocol::next(&request.id, &json, None));
                 self.over(state, &request.id, &protocol::complete(&request.id));
             }
             Err(rejection) => self.reject(state, &request.id, &rejection),
@@ -299,15 +287,15 @@ impl Connection {
 
     /// The frame for what was taken of a mailbox; `None` where its operation is no longer live.
     fn frame(&self, state: &mut State, mailbox: &Arc<Mailbox>, taken: Taken) -> Option<String> {
-        let operation = state.operations.get(&mailbox.id)?;
-        if !Arc::ptr_eq(&operation.subscription.mailbox, mailbox) {
+        let subscription = state.operations.get(&mailbox.id)?;
+        if !Arc::ptr_eq(&subscription.mailbox, mailbox) {
             return None;
         }
         let end = match taken {
             Taken::Next { body, dropped, gap } => {
                 self.engine.parts.metrics.events_delivered.inc();
                 let extensions = extensions(&self.engine, mailbox, &body, dropped, gap);
-                return Some(operation.head.next(&body.json, extensions.as_deref()));
+                return Some(protocol::next(&mailbox.id, &body.json, extensions.as_deref()));
             }
             Taken::End(end) => end,
         };
@@ -337,8 +325,8 @@ impl Connection {
 
     /// The machine has closed: every subscription ends, and the close is all that is still sent.
     fn finish(&self, state: &mut State, close: Close) {
-        for (_, operation) in state.operations.drain() {
-            operation.subscription.close();
+        for (_, subscription) in state.operations.drain() {
+            subscription.close();
         }
         state.counted = None;
         state.control.clear();

@@ -367,35 +367,33 @@ impl Protocol {
     }
 }
 
-/// The head of an operation's `next` messages; its id is escaped once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextHead(Box<str>);
-
-impl NextHead {
-    /// The head for an operation's id.
-    pub fn new(id: &str) -> NextHead {
-        let mut head = message(Some(id), "next", Some(""));
-        head.pop();
-        NextHead(head.into())
-    }
-
-    /// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
-    pub fn next(&self, body: &str, extensions: Option<&str>) -> String {
-        self.parts(body, extensions).concat()
-    }
-
-    /// The same as pieces to be joined, for who writes into a buffer of his own.
-    pub fn parts<'a>(&'a self, body: &'a str, extensions: Option<&'a str>) -> [&'a str; 6] {
-        let [body, key, extensions, end] = result(body, extensions);
-        [&self.0, body, key, extensions, end, "}"]
-    }
+/// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
+pub fn next(id: &str, body: &str, extensions: Option<&str>) -> String {
+    let mut out = String::with_capacity(id.len() + body.len() + extensions.map_or(0, str::len) + 64);
+    out.push_str("{\"id\":");
+    write_string(id, &mut out);
+    out.push_str(",\"type\":\"next\",\"payload\":");
+    write_result(body, extensions, &mut out);
+    out.push('}');
+    out
 }
 
-/// An ExecutionResult (JSON, not empty, without extensions of its own) with these extensions, as pieces to be joined.
-pub fn result<'a>(body: &'a str, extensions: Option<&'a str>) -> [&'a str; 4] {
+/// An ExecutionResult (JSON, not empty, without extensions of its own) with these extensions.
+pub fn result(body: &str, extensions: Option<&str>) -> String {
+    let mut out = String::with_capacity(body.len() + extensions.map_or(0, str::len) + 16);
+    write_result(body, extensions, &mut out);
+    out
+}
+
+fn write_result(body: &str, extensions: Option<&str>, out: &mut String) {
     match (extensions, body.strip_suffix('}')) {
-        (Some(extensions), Some(open)) => [open, ",\"extensions\":", extensions, "}"],
-        _ => [body, "", "", ""],
+        (Some(extensions), Some(open)) => {
+            out.push_str(open);
+            out.push_str(",\"extensions\":");
+            out.push_str(extensions);
+            out.push('}');
+        }
+        _ => out.push_str(body),
     }
 }
 
@@ -526,10 +524,8 @@ mod tests {
     fn a_next_message_carries_the_escaped_id_and_the_body_as_it_is() {
         let body = r#"{"data":{"n":1}}"#;
         for (id, written) in [("1", r#""1""#), ("a\"b\\c\n", r#""a\"b\\c\n""#), ("é…🦀", r#""é…🦀""#)] {
-            let head = NextHead::new(id);
             let expected = format!(r#"{{"id":{written},"type":"next","payload":{body}}}"#);
-            assert_eq!(head.next(body, None), expected);
-            assert_eq!(head.parts(body, None).concat(), expected);
+            assert_eq!(next(id, body, None), expected);
         }
     }
 
@@ -538,10 +534,10 @@ mod tests {
         let extensions = r#"{"dropped":2}"#;
         let body = r#"{"data":null,"errors":[{"message":"}"}]}"#;
         let expected = r#"{"data":null,"errors":[{"message":"}"}],"extensions":{"dropped":2}}"#;
-        assert_eq!(result(body, Some(extensions)).concat(), expected);
-        assert_eq!(result(body, None).concat(), body);
+        assert_eq!(result(body, Some(extensions)), expected);
+        assert_eq!(result(body, None), body);
         assert_eq!(
-            NextHead::new("1").next(body, Some(extensions)),
+            next("1", body, Some(extensions)),
             format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#)
         );
     }

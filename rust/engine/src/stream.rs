@@ -12,7 +12,7 @@ use crate::error::{GraphQLError, Rejection};
 use crate::mailbox::{End, Notify, Outbox, Taken};
 use crate::metrics::DropReason;
 use crate::operation::Request;
-use crate::protocol::{self, NextHead, Resume};
+use crate::protocol::{self, Resume};
 use crate::security::Viewer;
 use crate::tasks::UnderWay;
 use crate::timers::{Alarm, Timed};
@@ -59,7 +59,6 @@ pub struct Stream {
     outbox: Arc<Outbox>,
     key: (Option<Arc<str>>, Arc<str>),
     framing: Framing,
-    head: NextHead,
     state: Mutex<State>,
 }
 
@@ -99,7 +98,6 @@ impl Stream {
             outbox: Outbox::new(engine.parts.limits.connection_queue_bytes, notify),
             key: key.clone(),
             framing: ask.framing,
-            head: NextHead::new(&ask.id),
             state: Mutex::default(),
         });
         // The place is taken before anything is started, so that two opens under one id cannot both succeed.
@@ -161,8 +159,8 @@ impl Stream {
                 self.engine.parts.metrics.events_delivered.inc();
                 let extensions = extensions(&self.engine, &mailbox, &body, dropped, gap);
                 return Some(Delivery::Message(match self.framing {
-                    Framing::Next => self.head.next(&body.json, extensions.as_deref()),
-                    Framing::Result => protocol::result(&body.json, extensions.as_deref()).concat(),
+                    Framing::Next => protocol::next(&mailbox.id, &body.json, extensions.as_deref()),
+                    Framing::Result => protocol::result(&body.json, extensions.as_deref()),
                 }));
             }
             Taken::End(End::Complete) => Delivery::Complete,

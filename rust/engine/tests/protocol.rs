@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fraiseql_subs_engine::protocol::{
-    Action, Close, Frame, NextHead, Protocol, Resume, Settings, Subscribe, complete, error,
+    Action, Close, Frame, Protocol, Resume, Settings, Subscribe, complete, error, next,
 };
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
@@ -221,11 +221,11 @@ impl Connection {
                     None => (second, None),
                 };
                 if self.operations.contains_key(first) {
-                    self.send(&NextHead::new(first).next(body, extensions));
+                    self.send(&next(first, body, extensions));
                 }
             }
             "complete" => self.end(first, |id| vec![complete(id)]),
-            "answer" => self.end(first, |id| vec![NextHead::new(id).next(second, None), complete(id)]),
+            "answer" => self.end(first, |id| vec![next(id, second, None), complete(id)]),
             "error" => self.end(first, |id| vec![error(id, second)]),
             _ => return Err("unknown decision".into()),
         }

@@ -326,10 +326,8 @@ impl Core {
 }
 
 fn publish(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Vec<Box<str>>> {
-    let (ids, published) = run
-        .engine
-        .publish(events)
-        .map_err(|error| errors::publish(py, &error))?;
+    let outcome = run.home.publishing(py, || run.engine.publish(events))?;
+    let (ids, published) = outcome.map_err(|error| errors::publish(py, &error))?;
     match published {
         Published::Now => Ok(ids),
         Published::Later(_) => Err(PyRuntimeError::new_err("this bus publishes later")),

@@ -1,7 +1,8 @@
 //! Bringing work from any thread onto an event loop: one write to a socket for a burst, whatever it holds.
 //!
 //! The loop watches one end of a socket pair. A thread that has work for it queues the work and writes a byte to the other end,
-//! unless one is on its way already. That needs neither the interpreter nor a lock of the loop's.
+//! unless one is on its way already. That needs neither the interpreter nor a lock of the loop's. Work that a publish on the loop's own
+//! thread makes needs no socket either: the loop is told by `call_soon` when the publish is done.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -25,8 +26,10 @@ pub(crate) struct Bridge {
     writer: UnixStream,
     queue: Mutex<VecDeque<Arc<dyn OnLoop>>>,
     signalled: AtomicBool,
-    /// Events published by the loop's own thread since it last did what was queued.
+    /// Events published since the loop last did what was queued.
     unattended: AtomicUsize,
+    /// The loop's own thread is publishing, and will tell the loop itself.
+    publishing: AtomicBool,
     thread: ThreadId,
     event_loop: Py<PyAny>,
 }
@@ -46,6 +49,7 @@ impl Bridge {
             queue: Mutex::default(),
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
+            publishing: AtomicBool::new(false),
             thread: std::thread::current().id(),
             event_loop: event_loop.clone().unbind(),
         });
@@ -78,10 +82,28 @@ impl Bridge {
     /// Queues work, and wakes the loop unless it is on its way already.
     pub(crate) fn push(&self, work: Arc<dyn OnLoop>) {
         self.queue.lock().push_back(work);
-        if !self.signalled.swap(true, SeqCst) {
+        let was_signalled = self.signalled.swap(true, SeqCst);
+        if !(was_signalled || self.publishing.load(SeqCst) && self.is_mine()) {
             // A full socket has bytes that the loop has not read yet: it will come.
             let _ = (&self.writer).write(&[1]);
         }
+    }
+
+    /// Publishes. Where that makes work on this very thread's loop, the loop is told without a socket.
+    pub(crate) fn publishing<T>(self: &Arc<Self>, py: Python<'_>, publish: impl FnOnce() -> T) -> PyResult<T> {
+        if !self.is_mine() || self.signalled.load(SeqCst) {
+            return Ok(publish());
+        }
+        let published = {
+            let _publishing = Publishing::begin(&self.publishing);
+            publish()
+        };
+        if self.signalled.load(SeqCst) {
+            self.event_loop
+                .bind(py)
+                .call_method1("call_soon", (Drain(self.clone()),))?;
+        }
+        Ok(published)
     }
 
     /// Whether a publisher should let the loop run before it goes on.
@@ -108,6 +130,22 @@ impl Bridge {
                 error.write_unraisable(py, None);
             }
         }
+    }
+}
+
+/// Holds a flag up, and takes it down however the work under it ends.
+struct Publishing<'a>(&'a AtomicBool);
+
+impl<'a> Publishing<'a> {
+    fn begin(flag: &'a AtomicBool) -> Publishing<'a> {
+        flag.store(true, SeqCst);
+        Publishing(flag)
+    }
+}
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
     }
 }
 

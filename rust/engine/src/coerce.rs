@@ -81,15 +81,21 @@ pub fn arguments(
         let coordinate = format!("{coordinate}.{name}");
         let given = field.arguments.iter().find(|given| given.name == *name);
         let mut coercion = Coercion::new(schema, variables);
+        let mut refuse = |message: String| {
+            let location = given.map_or_else(|| field.location(), |given| given.value.location());
+            errors.push((message, location));
+            None
+        };
         let value = match given {
-            Some(given) if !coercion.is_missing(&given.value) => coercion.value(ty, Input::Literal(&given.value)),
+            Some(given) if !coercion.is_missing(&given.value) => match coercion.literal_variable(&given.value) {
+                Some(Value::Null) if ty.is_non_null() => {
+                    refuse(format!("Argument '{name}' of non-null type '{ty}' must not be null."))
+                }
+                _ => coercion.value(ty, Input::Literal(&given.value)),
+            },
             _ => match schema.default(&coordinate) {
                 Some(default) => Some(default.clone()),
-                None if ty.is_non_null() => {
-                    let location = given.map_or_else(|| field.location(), |given| given.value.location());
-                    errors.push((missing(name, ty, given), location));
-                    None
-                }
+                None if ty.is_non_null() => refuse(missing(name, ty, given)),
                 None => None,
             },
         };
@@ -322,6 +328,10 @@ impl<'a> Coercion<'a> {
             .is_some_and(|name| !self.variables.contains_key(name.as_str()))
     }
 
+    fn literal_variable(&self, literal: &ast::Value) -> Option<&'a Value> {
+        self.variables.get(literal.as_variable()?.as_str())
+    }
+
     fn is_missing_input(&self, input: Input<'_>) -> bool {
         matches!(input, Input::Literal(literal) if self.is_missing(literal))
     }
@@ -452,10 +462,13 @@ impl<'a> Input<'a> {
             Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
         }
         if text.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
             text.push('…');
         }
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

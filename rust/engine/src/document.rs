@@ -50,12 +50,6 @@ impl Document {
             .recursion_limit(MAX_NESTING * 2)
             .parse_ast(text, "document.graphql");
         let document = parsed.map_err(|error| rejected(code::PARSE_FAILED, &error.errors, text))?;
-        if document.definitions.is_empty() {
-            return Err(Rejection::request(
-                code::PARSE_FAILED,
-                "Syntax Error: Unexpected <EOF>.",
-            ));
-        }
         Measure::new(&document).check(limits)?;
         if !is_served(&document, operation_name) {
             return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));

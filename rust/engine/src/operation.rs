@@ -393,3 +393,6 @@ impl Cache {
         known
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -165,6 +165,9 @@ impl Schema {
                     other.declaration.function, field.declaration.function, schema.root, field.name
                 )));
             }
+            if let Some(guard) = &field.declaration.requires {
+                schema.add_guard(format!("{}.{}", schema.root, field.name), guard);
+            }
             schema.fields.insert(field.name.clone(), Arc::new(field));
         }
         let missing = schema
@@ -350,20 +353,21 @@ impl Schema {
         for (coordinate, guard) in requires {
             let unknown = || SchemaError(format!("requires: there is no field {coordinate}, expected Type.field"));
             let (type_name, field) = coordinate.split_once('.').ok_or_else(unknown)?;
-            let known = self
-                .graphql
-                .types
-                .get(type_name)
-                .and_then(|definition| match definition {
-                    ExtendedType::Object(object) => object.fields.get(field),
-                    ExtendedType::Interface(interface) => interface.fields.get(field),
-                    _ => None,
-                });
-            known.ok_or_else(unknown)?;
-            for object in self.possible_types(type_name) {
-                self.add_guard(format!("{object}.{field}"), guard);
+            // The root type is `Subscription` to Python, whatever the SDL calls it.
+            let is_root = type_name == "Subscription" && !self.graphql.types.contains_key(type_name);
+            let type_name = if is_root {
+                self.root.clone()
+            } else {
+                Name::new(type_name).map_err(|_| unknown())?
+            };
+            self.graphql.type_field(&type_name, field).map_err(|_| unknown())?;
+            let behind = self.possible_types(&type_name);
+            for name in behind
+                .iter()
+                .chain((!behind.contains(&type_name)).then_some(&type_name))
+            {
+                self.add_guard(format!("{name}.{field}"), guard);
             }
-            self.add_guard(coordinate.clone(), guard);
         }
         Ok(())
     }
@@ -532,3 +536,6 @@ pub(crate) fn snake_case(name: &str) -> String {
     }
     snake
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

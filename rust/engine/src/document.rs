@@ -54,7 +54,10 @@ impl Document {
         if !is_served(&document, operation_name) {
             return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));
         }
-        let valid = document.to_executable_validate(&schema.graphql);
+        // A field that does not exist is said once, and not as an empty selection of its parent as well.
+        let built = document.to_executable(&schema.graphql);
+        let built = built.map_err(|error| rejected(code::VALIDATION_FAILED, &error.errors, text))?;
+        let valid = built.validate(&schema.graphql);
         let executable = valid.map_err(|error| rejected(code::VALIDATION_FAILED, &error.errors, text))?;
         let mut inner_variables = HashMap::new();
         for operation in executable.operations.iter() {
@@ -75,10 +78,18 @@ fn scan(text: &str, limits: &Limits) -> Result<usize, Rejection> {
     if text.len() > limits.max_query_bytes {
         return refuse(format!("The document is larger than {} bytes.", limits.max_query_bytes));
     }
-    let (mut tokens, mut depth) = (0usize, 0usize);
+    let (mut tokens, mut ignored, mut depth) = (0usize, 0usize, 0usize);
     for token in Lexer::new(text) {
         match token.as_ref().map(apollo_parser::Token::kind) {
-            Ok(TokenKind::Whitespace | TokenKind::Comment | TokenKind::Comma | TokenKind::Eof) => continue,
+            // They count for nothing, but parsing them costs as much as anything.
+            Ok(TokenKind::Whitespace | TokenKind::Comment | TokenKind::Comma) => {
+                ignored += 1;
+                if ignored > limits.max_query_tokens.saturating_mul(4) {
+                    return refuse("The document is little but commas, comments and blanks.".into());
+                }
+                continue;
+            }
+            Ok(TokenKind::Eof) => continue,
             Ok(TokenKind::LCurly | TokenKind::LBracket | TokenKind::LParen) => depth += 1,
             Ok(TokenKind::RCurly | TokenKind::RBracket | TokenKind::RParen) => depth = depth.saturating_sub(1),
             _ => {}
@@ -291,6 +302,11 @@ impl<'a> Usage<'a> {
             errors: Vec::new(),
         };
         usage.directives(&operation.directives);
+        for variable in &operation.variables {
+            if let Some(default) = &variable.default_value {
+                usage.value(default, Some((&variable.ty, false)), true);
+            }
+        }
         usage.selections(&operation.selection_set, true);
         if usage.errors.is_empty() {
             return Ok(usage.inner);
@@ -360,6 +376,11 @@ impl<'a> Usage<'a> {
             ast::Value::Object(members) => {
                 let input = place.and_then(|(ty, _)| self.schema.graphql.types.get(ty.inner_named_type()));
                 let input = input.and_then(ExtendedType::as_input_object);
+                let is_one_of = input.is_some_and(|input| input.directives.has("oneOf"));
+                if is_one_of && !matches!(&members[..], [(_, member)] if !member.is_null()) {
+                    let message = "Exactly one key must be specified for a OneOf type, and it must not be null.";
+                    self.errors.push((message.into(), value.location()));
+                }
                 let mut names = HashSet::new();
                 for (name, member) in members {
                     if !names.insert(name) {
@@ -369,7 +390,7 @@ impl<'a> Usage<'a> {
                     let field = input.and_then(|input| input.fields.get(name));
                     let place = field.map(|field| (&*field.ty, field.default_value.is_some()));
                     if let (Some(input), Some(variable)) = (input, member.as_variable())
-                        && input.directives.has("oneOf")
+                        && is_one_of
                         && self
                             .definition(variable)
                             .is_some_and(|definition| !definition.ty.is_non_null())

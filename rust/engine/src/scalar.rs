@@ -13,17 +13,7 @@ pub(crate) const BUILT_IN: [&str; 5] = ["Int", "Float", "String", "Boolean", "ID
 pub(crate) fn built_in(name: &str, input: Input<'_>) -> Result<Value, &'static str> {
     match name {
         "Int" => int(input),
-        "Float" => {
-            let number = match input {
-                Input::Json(Value::Int(number)) => Some(*number as f64),
-                Input::Json(Value::Float(number)) => Some(*number),
-                Input::Json(Value::Number(text)) => text.parse().ok(),
-                Input::Json(_) => None,
-                Input::Literal(literal) => literal.to_f64(),
-            };
-            let number = number.filter(|number: &f64| number.is_finite());
-            number.map(Value::Float).ok_or("represent non numeric value")
-        }
+        "Float" => float(input).map(Value::Float).ok_or("represent non numeric value"),
         "Boolean" => match input {
             Input::Json(Value::Bool(flag)) => Ok(Value::Bool(*flag)),
             Input::Json(_) => Err("represent a non boolean value"),
@@ -35,6 +25,20 @@ pub(crate) fn built_in(name: &str, input: Input<'_>) -> Result<Value, &'static s
         "String" => text(input).ok_or("represent a non string value").and_then(without_nul),
         _ => id(input).ok_or("represent value").and_then(|text| without_nul(&text)),
     }
+}
+
+/// An integer that no float is equal to is refused as JSON, as graphql-core does.
+fn float(input: Input<'_>) -> Option<f64> {
+    let exact = |text: &str| text.parse().ok().filter(|number: &f64| format!("{number:.0}") == text);
+    let number = match input {
+        Input::Json(Value::Int(number)) => exact(&number.to_string()),
+        Input::Json(Value::Float(number)) => Some(*number),
+        Input::Json(Value::Number(text)) if !text.contains(['.', 'e', 'E']) => exact(text),
+        Input::Json(Value::Number(text)) => text.parse().ok(),
+        Input::Json(_) => None,
+        Input::Literal(literal) => literal.to_f64(),
+    };
+    number.filter(|number| number.is_finite())
 }
 
 fn int(input: Input<'_>) -> Result<Value, &'static str> {

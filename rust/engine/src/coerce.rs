@@ -462,8 +462,8 @@ impl<'a> Input<'a> {
             Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
         }
         if text.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
-            text.truncate(end.unwrap_or(0));
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
             text.push('…');
         }
         text

@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod group;
 pub mod index;
+mod introspection;
 pub mod limits;
 pub mod mailbox;
 pub mod metrics;

@@ -8,14 +8,13 @@ use std::sync::{Arc, Weak};
 
 use apollo_compiler::Node;
 use apollo_compiler::executable;
-use apollo_compiler::introspection;
-use apollo_compiler::request::RequestError;
 use apollo_compiler::validation::Valid;
 use parking_lot::Mutex;
 
 use crate::coerce;
 use crate::document::{Document, ONLY_SUBSCRIPTIONS, Positions};
-use crate::error::{GraphQLError, Rejection, code};
+use crate::error::{Rejection, code};
+use crate::introspection;
 use crate::limits::Limits;
 use crate::plan::Plan;
 use crate::schema::{Field, Guard, Schema};
@@ -194,19 +193,14 @@ impl Documents {
                 field,
             ));
         }
-        let fault = |error: RequestError| {
-            let mut located = GraphQLError::new(code::LIMIT_EXCEEDED, error.message().to_string());
-            located.locations.extend(Positions::new(document).at(error.location()));
-            Rejection::Request(vec![located])
-        };
-        introspection::check_max_depth(document, operation).map_err(fault)?;
-        let variables = Value::Object(self.variables(request, document, operation)?).to_json();
-        let internal = |error: serde_json::Error| Rejection::request(code::INTERNAL_SERVER_ERROR, error.to_string());
-        let variables = Valid::assume_valid(serde_json::from_str(&variables).map_err(internal)?);
-        let implementers = self.schema.implementers();
-        let response =
-            introspection::partial_execute(&self.schema.graphql, implementers, document, operation, &variables);
-        serde_json::to_string(&response.map_err(fault)?).map_err(internal)
+        let variables = self.variables(request, document, operation)?;
+        introspection::answer(
+            &self.schema,
+            document,
+            operation,
+            &variables,
+            self.limits.max_result_bytes,
+        )
     }
 }
 

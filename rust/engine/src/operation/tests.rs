@@ -272,6 +272,55 @@ fn answers_introspection() {
     assert!(ask(&full, true).starts_with(r#"{"data":{"__schema":{"description":null,"queryType":{"name":"Query"}"#));
 }
 
+/// What fits is answered, what does not is refused before it is made.
+#[test]
+fn introspection_is_counted_before_it_is_made() {
+    let types: String = (0..100)
+        .map(|at| {
+            let field = |field: usize| format!("f{field}(a: [Int!]!): [T{}!] ", (at + field) % 100);
+            format!("type T{at} {{ {} }} ", (0..20).map(field).collect::<String>())
+        })
+        .collect();
+    let sdl = format!("{types} type Subscription {{ a: T0 }}");
+    let answer = |query: &str, max_result_bytes: usize| {
+        let documents = Documents::new(
+            schema(&sdl),
+            &Limits {
+                max_result_bytes,
+                ..limits()
+            },
+        );
+        admit(&documents, query, "{}", &[]).map(|admitted| match admitted {
+            Admitted::Answer(answer) => answer,
+            other => panic!("{other:?}"),
+        })
+    };
+    let query = "{ __schema { types { kind fields { args { type { kind ofType { kind ofType { kind ofType { kind ofType { kind } } } } } }
+        type { kind ofType { kind ofType { kind } } } } } } }";
+    let whole = answer(query, 10_000_000).expect("an answer");
+    assert!(answer(query, whole.len()).is_ok());
+    let refused_with = |max| refused(answer(query, max).map(Admitted::Answer));
+    assert_eq!(
+        refused_with(whole.len() - 1),
+        format!(
+            "RESULT_TOO_LARGE The answer would be larger than {} bytes.",
+            whole.len() - 1
+        )
+    );
+    let start = Instant::now();
+    let nested = "types { fields { type { ofType { ofType { fields { name } } } } } }";
+    let aliases: String = (0..30)
+        .map(|at| format!("a{at}: __schema {{ {nested} {nested} }} "))
+        .collect();
+    assert_eq!(
+        refused(answer(&format!("{{ {aliases} }}"), 4_194_304).map(Admitted::Answer))
+            .split(' ')
+            .next(),
+        Some("RESULT_TOO_LARGE")
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
 #[test]
 fn a_known_document_is_not_parsed_again_and_nonsense_is_not_kept() {
     let documents = documents(SDL);

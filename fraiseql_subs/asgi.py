@@ -108,6 +108,11 @@ class SubscriptionApp:
                 payload = _receive(socket, message.get("text"))
                 if payload is not None:
                     authenticating = asyncio.create_task(self._authenticate(socket, payload, connection))
+        except asyncio.CancelledError:
+            # A server that stops (hypercorn) would close 1011, which clients take for the end of all tries.
+            socket.lost()
+            await asyncio.wait_for(send({"type": "websocket.close", "code": 1012, "reason": "Service restart"}), 1)
+            raise
         finally:
             socket.lost()
             if authenticating is not None:

@@ -199,14 +199,13 @@ async def _watch(url: str, *, events: int) -> None:
     }
     async with connect(url, subprotocols=[Subprotocol("graphql-transport-ws")], proxy=None) as connection:
         await _send(connection, type="connection_init", payload={"user": "ada"})
+        await connection.recv()  # connection_ack
         for field, selection in selections.items():
             query = f"subscription {{ {field} {{ {selection} }} }}"
             await _send(connection, id=field, type="subscribe", payload={"query": query})
         missing = dict.fromkeys(selections, events)
         async for text in connection:
             message = json.loads(text)
-            if message["type"] == "connection_ack":
-                continue
             if message["type"] != "next" or "errors" in message["payload"]:
                 raise RuntimeError(f"expected an event, got {text!r}")
             print(json.dumps(message["payload"]["data"]), flush=True)

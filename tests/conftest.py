@@ -35,6 +35,10 @@ SERVERS = {
 }
 
 
+#: A process imports the package from where the tests do, installed or not.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 class Server:
     """An ASGI application in a process of its own, on a port that stays its own over restarts."""
 
@@ -54,7 +58,7 @@ class Server:
     async def start(self) -> None:
         """Returns when it takes connections."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *self._command, cwd=self._directory, start_new_session=True,
+            sys.executable, "-m", *self._command, cwd=self._directory, start_new_session=True, env=ENVIRONMENT,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())

@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import Any
 
 import uvicorn
-from fastapi import Body, FastAPI
+from fastapi import Body, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -135,7 +135,10 @@ async def page() -> str:
 async def publish(channel: str = Body(), data: dict[str, Any] = Body()) -> dict[str, str]:  # noqa: B008 (FastAPI's way)
     """Publishes on a channel: `stock`, `orders` or `messages`."""
     event_types = {"stock": "stockChanged", "orders": "orderUpdated", "messages": "messageReceived"}
-    return {"id": str(await manager.publish_event(event_types.get(channel, "custom"), channel, data))}
+    try:
+        return {"id": await manager.publish_event(event_types.get(channel, "custom"), channel, data)}
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
 
 
 @app.get("/figures")

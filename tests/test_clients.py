@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.conftest import SERVERS, Server
@@ -66,7 +66,7 @@ async def connected(command: list[str]) -> AsyncIterator[Client]:
         await process.communicate()
 
 
-async def until(http: httpx.AsyncClient, **gauges: int) -> None:
+async def until(http: httpx2.AsyncClient, **gauges: int) -> None:
     """Returns when the application's gauges stand so: the one thing that no client tells us is when it is live."""
     deadline = time.monotonic() + 20
     while {name: value for name, value in (await metrics(http)).items() if name in gauges} != gauges:
@@ -74,11 +74,11 @@ async def until(http: httpx.AsyncClient, **gauges: int) -> None:
         await asyncio.sleep(0.005)
 
 
-async def metrics(http: httpx.AsyncClient) -> dict[str, Any]:
+async def metrics(http: httpx2.AsyncClient) -> dict[str, Any]:
     return dict((await http.get("/metrics")).json())
 
 
-async def publish(http: httpx.AsyncClient, first: int, count: int) -> None:
+async def publish(http: httpx2.AsyncClient, first: int, count: int) -> None:
     answer = await http.post("/publish", params={"first": first, "count": count})
     assert answer.json() == {"published": count}
 
@@ -87,7 +87,7 @@ async def check(server: Server, command: list[str], events: int) -> None:
     """The events in order, both ways to complete, and the way back after a restart."""
     url = f"ws://{server}/graphql/subscriptions"
     async with (
-        httpx.AsyncClient(base_url=f"http://{server}", trust_env=False) as http,
+        httpx2.AsyncClient(base_url=f"http://{server}", trust_env=False) as http,
         connected([*command, url, str(events)]) as client,
     ):
         await until(http, subscriptions=1)

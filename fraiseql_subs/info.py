@@ -44,7 +44,7 @@ class Info:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The coerced variables by GraphQL name; for generators."""
+        """The variables by GraphQL name, as the client sent them; for generators."""
         return dict(self._own("variables"))
 
     @property

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
+use foldhash::fast::RandomState;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::GraphQLError;
 
-/// Members of an object in the order in which they were given.
-pub type Object = IndexMap<Box<str>, Value, FxBuildHasher>;
+/// Members of an object in the order in which they were given. Its hashes are seeded: clients choose the keys.
+pub type Object = IndexMap<Box<str>, Value, RandomState>;
 
 /// Arrays and objects may be nested this deep in anything that comes from outside.
 pub const MAX_NESTING: usize = 128;
@@ -464,7 +464,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(64), FxBuildHasher);
+        let mut object = Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(64), RandomState::default());
         while let Some((key, value)) = members.next_entry::<Box<str>, Value>()? {
             object.insert(key, value);
         }

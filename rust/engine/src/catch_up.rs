@@ -29,10 +29,7 @@ pub(crate) fn start(
     ticket: Ticket,
     offset: Offset,
 ) -> Result<(), Rejection> {
-    let hold = Hold {
-        engine: engine.clone(),
-        channel: ticket.channel.clone(),
-    };
+    let hold = Hold { engine: engine.clone(), channel: ticket.channel.clone() };
     let first = {
         let mut reading = engine.parts.bus.read(&ticket.operation.channel, offset, PAGE);
         reading.as_mut().poll(&mut Context::from_waker(Waker::noop()))

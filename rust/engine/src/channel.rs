@@ -29,16 +29,10 @@ impl ChannelTemplate {
         while let Some((before, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}').unwrap_or(("{", after));
             if before.contains('}') || name.contains('{') {
-                return Err(format!(
-                    "channel \"{text}\": a brace stands alone, expected {{argument}}"
-                ));
+                return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
             }
             let found = argument(name).ok_or_else(|| format!("channel \"{text}\": there is no argument \"{name}\""))?;
-            let is_leaf = schema
-                .graphql
-                .types
-                .get(found.ty.inner_named_type())
-                .is_some_and(ExtendedType::is_leaf);
+            let is_leaf = schema.graphql.types.get(found.ty.inner_named_type()).is_some_and(ExtendedType::is_leaf);
             if !is_leaf || found.ty.is_list() || !(found.ty.is_non_null() || found.default_value.is_some()) {
                 return Err(format!(
                     "channel \"{text}\": argument \"{name}\" is {}, expected a non-null scalar",
@@ -49,9 +43,7 @@ impl ChannelTemplate {
             rest = after;
         }
         if rest.contains('}') {
-            return Err(format!(
-                "channel \"{text}\": a brace stands alone, expected {{argument}}"
-            ));
+            return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
         }
         let rest = rest.into();
         Ok(ChannelTemplate { parts, rest })

@@ -49,10 +49,7 @@ pub fn variables(
             (Some(value), _) => coercion.value(ty, Input::Json(value)),
         };
         for problem in coercion.problems {
-            refuse(format!(
-                "Variable '${name}' got invalid value {}",
-                problem.describe(name)
-            ));
+            refuse(format!("Variable '${name}' got invalid value {}", problem.describe(name)));
         }
         if errors.len() >= MAX_ERRORS {
             break;
@@ -101,10 +98,7 @@ pub fn arguments(
         };
         for problem in coercion.problems {
             let location = problem.location;
-            errors.push((
-                format!("Argument '{name}' got invalid value {}", problem.describe(name)),
-                location,
-            ));
+            errors.push((format!("Argument '{name}' got invalid value {}", problem.describe(name)), location));
         }
         if let Some(value) = value {
             coerced.insert(schema.python_name(&coordinate).into(), value);
@@ -183,12 +177,7 @@ struct Coercion<'a> {
 
 impl<'a> Coercion<'a> {
     fn new(schema: &'a Schema, variables: &'a Object) -> Coercion<'a> {
-        Coercion {
-            schema,
-            variables,
-            path: Vec::new(),
-            problems: Vec::new(),
-        }
+        Coercion { schema, variables, path: Vec::new(), problems: Vec::new() }
     }
 
     /// The coerced value; `None` where something in it is wrong, which then is among the problems.
@@ -202,11 +191,7 @@ impl<'a> Coercion<'a> {
             };
         }
         if input.is_null() {
-            return if ty.is_non_null() {
-                self.refuse(expected_non_null(ty), input)
-            } else {
-                Some(Value::Null)
-            };
+            return if ty.is_non_null() { self.refuse(expected_non_null(ty), input) } else { Some(Value::Null) };
         }
         match ty {
             Type::List(item) | Type::NonNullList(item) => self.list(item, input),
@@ -221,10 +206,7 @@ impl<'a> Coercion<'a> {
                         }
                         (None, None) => {
                             let shown = input.show();
-                            self.refuse(
-                                format!("Enum '{name}' cannot represent non-string value: {shown}."),
-                                input,
-                            )
+                            self.refuse(format!("Enum '{name}' cannot represent non-string value: {shown}."), input)
                         }
                     }
                 }
@@ -277,9 +259,7 @@ impl<'a> Coercion<'a> {
         let mut coerced = Object::default();
         for (name, field) in &definition.fields {
             let given = members.iter().rev().find(|(member, _)| *member == name.as_str());
-            let given = given
-                .map(|(_, given)| *given)
-                .filter(|given| !self.is_missing_input(*given));
+            let given = given.map(|(_, given)| *given).filter(|given| !self.is_missing_input(*given));
             let coordinate = format!("{type_name}.{name}");
             let value = match given {
                 Some(given) => {
@@ -294,10 +274,7 @@ impl<'a> Coercion<'a> {
                 },
                 None if field.ty.is_non_null() => {
                     let ty = &field.ty;
-                    self.refuse(
-                        format!("Field '{name}' of required type '{ty}' was not provided."),
-                        input,
-                    )
+                    self.refuse(format!("Field '{name}' of required type '{ty}' was not provided."), input)
                 }
                 None => None,
             };
@@ -310,10 +287,7 @@ impl<'a> Coercion<'a> {
         }
         if definition.directives.has("oneOf") && self.problems.len() == before {
             if members.len() != 1 || coerced.len() != 1 {
-                self.refuse(
-                    format!("Exactly one key must be specified for OneOf type '{type_name}'."),
-                    input,
-                );
+                self.refuse(format!("Exactly one key must be specified for OneOf type '{type_name}'."), input);
             } else if coerced.values().any(Value::is_null) {
                 self.refuse(format!("Field '{}' must be non-null.", members[0].0), input);
             }
@@ -323,9 +297,7 @@ impl<'a> Coercion<'a> {
 
     /// A variable without a value, at a place where that is the same as leaving it out.
     fn is_missing(&self, literal: &ast::Value) -> bool {
-        literal
-            .as_variable()
-            .is_some_and(|name| !self.variables.contains_key(name.as_str()))
+        literal.as_variable().is_some_and(|name| !self.variables.contains_key(name.as_str()))
     }
 
     fn literal_variable(&self, literal: &ast::Value) -> Option<&'a Value> {
@@ -413,11 +385,7 @@ impl<'a> Input<'a> {
             }
             Input::Literal(literal) => {
                 let members = literal.as_object()?.iter();
-                Some(
-                    members
-                        .map(|(name, value)| (name.as_str(), Input::Literal(value)))
-                        .collect(),
-                )
+                Some(members.map(|(name, value)| (name.as_str(), Input::Literal(value))).collect())
             }
         }
     }
@@ -441,11 +409,9 @@ impl<'a> Input<'a> {
                 Value::List(items.collect())
             }
             ast::Value::Object(members) => {
-                let given = members.iter().filter(|(_, value)| {
-                    value
-                        .as_variable()
-                        .is_none_or(|name| variables.contains_key(name.as_str()))
-                });
+                let given = members
+                    .iter()
+                    .filter(|(_, value)| value.as_variable().is_none_or(|name| variables.contains_key(name.as_str())));
                 let members =
                     given.map(|(name, value)| (name.as_str().into(), Input::Literal(value).untyped(variables)));
                 Value::Object(members.collect())

@@ -88,11 +88,7 @@ impl Connection {
         let oldest = {
             let mut pending = engine.pending.lock();
             pending.insert(number, Arc::downgrade(&connection));
-            if pending.len() > limits.max_pending_connections {
-                pending.pop_first()
-            } else {
-                None
-            }
+            if pending.len() > limits.max_pending_connections { pending.pop_first() } else { None }
         };
         if let Some(oldest) = oldest.and_then(|(_, oldest)| oldest.upgrade()) {
             oldest.close(Close::INIT_TIMEOUT);
@@ -133,10 +129,7 @@ impl Connection {
                 if self.engine.parts.metrics.connections() >= limits.max_connections as i64 {
                     state.protocol.close(Close::TOO_MANY_CONNECTIONS)
                 } else {
-                    let token = self
-                        .engine
-                        .position()
-                        .map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
+                    let token = self.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
                     let action = state.protocol.acknowledge(token.as_deref(), now);
                     if state.protocol.is_acknowledged() {
                         state.counted = Some(self.engine.parts.metrics.connection());
@@ -209,10 +202,7 @@ impl Connection {
     /// Ends an operation from the server's side; the client gets `complete`.
     pub(crate) fn complete(&self, id: &str) -> bool {
         let state = self.state.lock();
-        state
-            .operations
-            .get(id)
-            .is_some_and(|subscription| subscription.mailbox.end(End::Complete))
+        state.operations.get(id).is_some_and(|subscription| subscription.mailbox.end(End::Complete))
     }
 
     /// Completes every operation; when all is sent, the connection closes.

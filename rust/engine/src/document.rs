@@ -46,9 +46,7 @@ impl Document {
         operation_name: Option<&str>,
     ) -> Result<Document, Rejection> {
         let tokens = scan(text, limits)?;
-        let parsed = Parser::new()
-            .recursion_limit(MAX_NESTING * 2)
-            .parse_ast(text, "document.graphql");
+        let parsed = Parser::new().recursion_limit(MAX_NESTING * 2).parse_ast(text, "document.graphql");
         let document = parsed.map_err(|error| rejected(code::PARSE_FAILED, &error.errors, text))?;
         Measure::new(&document).check(limits)?;
         if !is_served(&document, operation_name) {
@@ -64,11 +62,7 @@ impl Document {
             let used = Usage::check(schema, &executable, operation)?;
             inner_variables.insert(operation.name.clone(), used);
         }
-        Ok(Document {
-            executable,
-            inner_variables,
-            weight: text.len() * 2 + tokens * 200,
-        })
+        Ok(Document { executable, inner_variables, weight: text.len() * 2 + tokens * 200 })
     }
 }
 
@@ -96,10 +90,7 @@ fn scan(text: &str, limits: &Limits) -> Result<usize, Rejection> {
         }
         tokens += 1;
         if tokens > limits.max_query_tokens {
-            return refuse(format!(
-                "The document has more than {} tokens.",
-                limits.max_query_tokens
-            ));
+            return refuse(format!("The document has more than {} tokens.", limits.max_query_tokens));
         }
         if depth > MAX_NESTING {
             return refuse(format!("The document is nested deeper than {MAX_NESTING}."));
@@ -135,15 +126,10 @@ struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     fn new(document: &'a ast::Document) -> Measure<'a> {
-        let fragments = document
-            .definitions
-            .iter()
-            .filter_map(Definition::as_fragment_definition);
+        let fragments = document.definitions.iter().filter_map(Definition::as_fragment_definition);
         Measure {
             document,
-            fragments: fragments
-                .map(|fragment| (fragment.name.as_str(), &*fragment.selection_set))
-                .collect(),
+            fragments: fragments.map(|fragment| (fragment.name.as_str(), &*fragment.selection_set)).collect(),
             sizes: HashMap::new(),
             chain: 0,
         }
@@ -165,20 +151,14 @@ impl<'a> Measure<'a> {
                 ("has more aliases than", size.aliases, limits.max_query_aliases),
             ] {
                 if size > limit {
-                    return Err(Rejection::request(
-                        code::LIMIT_EXCEEDED,
-                        format!("The operation {what} {limit}."),
-                    ));
+                    return Err(Rejection::request(code::LIMIT_EXCEEDED, format!("The operation {what} {limit}.")));
                 }
             }
             all.add(size);
         }
         // Each operation of a document is validated, whichever is asked for.
         if all.fields > limits.max_query_fields.saturating_mul(4) {
-            return Err(Rejection::request(
-                code::LIMIT_EXCEEDED,
-                "The document's operations have too many fields.",
-            ));
+            return Err(Rejection::request(code::LIMIT_EXCEEDED, "The document's operations have too many fields."));
         }
         Ok(())
     }
@@ -224,15 +204,9 @@ impl<'a> Measure<'a> {
 
 /// Whether the operation asked for is one that is served here at all, so that the answer says this first.
 fn is_served(document: &ast::Document, name: Option<&str>) -> bool {
-    let mut operations = document
-        .definitions
-        .iter()
-        .filter_map(Definition::as_operation_definition);
+    let mut operations = document.definitions.iter().filter_map(Definition::as_operation_definition);
     let asked = operations.find(|operation| name.is_none() || operation.name.as_deref() == name);
-    let fragments = document
-        .definitions
-        .iter()
-        .filter_map(Definition::as_fragment_definition);
+    let fragments = document.definitions.iter().filter_map(Definition::as_fragment_definition);
     let fragments: HashMap<&str, _> = fragments.map(|fragment| (fragment.name.as_str(), fragment)).collect();
     let Some(operation) = asked.filter(|operation| !operation.operation_type.is_subscription()) else {
         return true;
@@ -247,9 +221,7 @@ fn is_served(document: &ast::Document, name: Option<&str>) -> bool {
                 Selection::FragmentSpread(spread) => {
                     if seen.insert(&spread.fragment_name) {
                         open.extend(
-                            fragments
-                                .get(spread.fragment_name.as_str())
-                                .map(|fragment| &*fragment.selection_set),
+                            fragments.get(spread.fragment_name.as_str()).map(|fragment| &*fragment.selection_set),
                         );
                     }
                 }
@@ -293,14 +265,8 @@ impl<'a> Usage<'a> {
         document: &'a ExecutableDocument,
         operation: &'a executable::Operation,
     ) -> Result<Vec<Name>, Rejection> {
-        let mut usage = Usage {
-            schema,
-            document,
-            operation,
-            seen: HashSet::new(),
-            inner: Vec::new(),
-            errors: Vec::new(),
-        };
+        let mut usage =
+            Usage { schema, document, operation, seen: HashSet::new(), inner: Vec::new(), errors: Vec::new() };
         usage.directives(&operation.directives);
         for variable in &operation.variables {
             if let Some(default) = &variable.default_value {
@@ -317,9 +283,7 @@ impl<'a> Usage<'a> {
             error.locations.extend(positions.at(location));
             error
         };
-        Err(Rejection::Request(
-            usage.errors.into_iter().take(MAX_ERRORS).map(located).collect(),
-        ))
+        Err(Rejection::Request(usage.errors.into_iter().take(MAX_ERRORS).map(located).collect()))
     }
 
     fn selections(&mut self, set: &'a executable::SelectionSet, is_root: bool) {
@@ -368,9 +332,7 @@ impl<'a> Usage<'a> {
         match &**value {
             ast::Value::Variable(name) => self.variable(name, place, value.location(), is_root),
             ast::Value::List(items) => {
-                let place = place
-                    .filter(|(ty, _)| ty.is_list())
-                    .map(|(ty, _)| (ty.item_type(), false));
+                let place = place.filter(|(ty, _)| ty.is_list()).map(|(ty, _)| (ty.item_type(), false));
                 items.iter().for_each(|item| self.value(item, place, is_root));
             }
             ast::Value::Object(members) => {
@@ -391,9 +353,7 @@ impl<'a> Usage<'a> {
                     let place = field.map(|field| (&*field.ty, field.default_value.is_some()));
                     if let (Some(input), Some(variable)) = (input, member.as_variable())
                         && is_one_of
-                        && self
-                            .definition(variable)
-                            .is_some_and(|definition| !definition.ty.is_non_null())
+                        && self.definition(variable).is_some_and(|definition| !definition.ty.is_non_null())
                     {
                         let message = format!(
                             "Variable '${variable}' must be non-nullable to be used for OneOf Input Object '{}'.",
@@ -409,10 +369,7 @@ impl<'a> Usage<'a> {
     }
 
     fn definition(&self, name: &Name) -> Option<&'a Node<executable::VariableDefinition>> {
-        self.operation
-            .variables
-            .iter()
-            .find(|definition| definition.name == *name)
+        self.operation.variables.iter().find(|definition| definition.name == *name)
     }
 
     fn variable(&mut self, name: &Name, place: Place<'a>, location: Option<SourceSpan>, is_root: bool) {
@@ -420,18 +377,14 @@ impl<'a> Usage<'a> {
             self.inner.push(name.clone());
         }
         let Some(definition) = self.definition(name) else {
-            self.errors
-                .push((format!("Variable '${name}' is not defined."), location));
+            self.errors.push((format!("Variable '${name}' is not defined."), location));
             return;
         };
         let Some((expected, has_default)) = place else {
             return;
         };
         let ty = &definition.ty;
-        let own_default = definition
-            .default_value
-            .as_ref()
-            .is_some_and(|default| !default.is_null());
+        let own_default = definition.default_value.as_ref().is_some_and(|default| !default.is_null());
         let is_allowed = if expected.is_non_null() && !ty.is_non_null() {
             (own_default || has_default) && ty.is_assignable_to(&expected.clone().nullable())
         } else {
@@ -465,10 +418,7 @@ impl<'a> Positions<'a> {
             _ => false,
         };
         let starts = (0..bytes.len()).filter(ends_line).map(|at| at + 1);
-        Positions {
-            text,
-            line_starts: std::iter::once(0).chain(starts).collect(),
-        }
+        Positions { text, line_starts: std::iter::once(0).chain(starts).collect() }
     }
 
     /// Line and column, both from 1.

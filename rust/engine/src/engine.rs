@@ -258,11 +258,7 @@ impl Engine {
         } else if event.event_type.is_empty() {
             "event_type must not be empty".to_owned()
         } else if event.size > most || previous > most {
-            let (name, size) = if event.size > most {
-                ("data", event.size)
-            } else {
-                ("previous", previous)
-            };
+            let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
             format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
         } else if self.parts.multi_tenant
             && matches!(&event.audience, Audience::Tenant(tenant) if tenant.as_deref().is_none_or(str::is_empty))
@@ -316,9 +312,7 @@ impl Engine {
         }
         let declaration = &operation.field.declaration;
         let bind = |predicate: &Option<_>| {
-            predicate
-                .as_ref()
-                .map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer))
+            predicate.as_ref().map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer))
         };
         let condition = Condition::new(
             declaration.event_types.as_deref(),
@@ -329,12 +323,7 @@ impl Engine {
             return Ok(Started::Live(subscription));
         }
         let channel = self.hold(&operation.channel);
-        let ticket = Ticket {
-            operation,
-            viewer: (*viewer).clone(),
-            condition,
-            channel,
-        };
+        let ticket = Ticket { operation, viewer: (*viewer).clone(), condition, channel };
         match from {
             None => {
                 self.join(&subscription, &ticket, None);
@@ -362,10 +351,7 @@ impl Engine {
         let generation = Arc::new(Generation {
             field: operation.field,
             arguments: operation.arguments,
-            watcher: Watcher {
-                viewer: start.viewer.clone(),
-                plan: operation.plan,
-            },
+            watcher: Watcher { viewer: start.viewer.clone(), plan: operation.plan },
             operation_name: operation.name,
             variables: start.request.variables.clone(),
             connection_id: start.connection_id.cloned(),
@@ -385,12 +371,7 @@ impl Engine {
                     let name: Arc<str> = name.into();
                     let entry = self.channels.entry(name.clone());
                     let channel = entry
-                        .or_insert_with(|| {
-                            Arc::new(Channel {
-                                name: name.clone(),
-                                state: Mutex::default(),
-                            })
-                        })
+                        .or_insert_with(|| Arc::new(Channel { name: name.clone(), state: Mutex::default() }))
                         .value()
                         .clone();
                     self.parts.bus.watch(&name);
@@ -416,20 +397,14 @@ impl Engine {
     fn forget_if_unused(&self, channel: &Arc<Channel>, state: &mut ChannelState) {
         if state.held == 0 && state.topics.is_empty() && !state.dead {
             state.dead = true;
-            self.channels
-                .remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
+            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
             self.parts.bus.unwatch(&channel.name);
         }
     }
 
     /// Puts a subscription into the index. With a `cursor` only where everything up to the channel's last event has been read.
     pub(crate) fn join(&self, subscription: &Arc<Subscription>, ticket: &Ticket, cursor: Option<Offset>) -> bool {
-        let Ticket {
-            operation,
-            viewer,
-            condition,
-            channel,
-        } = ticket;
+        let Ticket { operation, viewer, condition, channel } = ticket;
         let mut state = channel.state.lock();
         if cursor.is_some_and(|cursor| state.delivered > cursor) {
             return false;
@@ -442,12 +417,7 @@ impl Engine {
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);
-            let make = || {
-                (
-                    ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()),
-                    0,
-                )
-            };
+            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()), 0);
             let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
             *users += 1;
             class.clone()
@@ -560,10 +530,7 @@ impl Receiver for Engine {
         };
         let state = channel.state.lock();
         for topic in state.topics.values() {
-            topic
-                .index
-                .groups()
-                .for_each(|group| group.each_member(|mailbox| mailbox.gap()));
+            topic.index.groups().for_each(|group| group.each_member(|mailbox| mailbox.gap()));
         }
     }
 }
@@ -586,13 +553,7 @@ impl Subscription {
             Place::Nowhere => {}
             Place::CatchingUp(task) => task.abort(),
             Place::Generating(generation) => self.engine.shared.resolver.abandon(&generation),
-            Place::Live {
-                channel,
-                tenant,
-                group,
-                plan,
-                resolve,
-            } => {
+            Place::Live { channel, tenant, group, plan, resolve } => {
                 self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
             }
         }

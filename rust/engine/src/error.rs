@@ -61,11 +61,7 @@ pub struct GraphQLError {
 impl GraphQLError {
     /// An error with a code.
     pub fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> GraphQLError {
-        GraphQLError {
-            message: message.into(),
-            code: Cow::Borrowed(code),
-            ..GraphQLError::default()
-        }
+        GraphQLError { message: message.into(), code: Cow::Borrowed(code), ..GraphQLError::default() }
     }
 
     /// The same at a place of the document.

@@ -50,10 +50,7 @@ impl Class {
 impl Group {
     /// A group without members.
     pub fn new(condition: Condition) -> Arc<Group> {
-        Arc::new(Group {
-            condition,
-            classes: Mutex::default(),
-        })
+        Arc::new(Group { condition, classes: Mutex::default() })
     }
 
     /// Adds a member.
@@ -67,11 +64,7 @@ impl Group {
         mailbox.place.store(0, Relaxed);
         // Most groups have one class, and most classes of small groups one member.
         classes.reserve_exact(1);
-        classes.push(Class {
-            plan: plan.clone(),
-            resolve,
-            members: vec![mailbox],
-        });
+        classes.push(Class { plan: plan.clone(), resolve, members: vec![mailbox] });
     }
 
     /// Removes a member; returns whether the group is empty now.
@@ -103,9 +96,8 @@ impl Group {
         for class in &*self.classes.lock() {
             match &class.resolve {
                 Some(resolve) => {
-                    let (_, groups) = calls
-                        .entry(Arc::as_ptr(resolve))
-                        .or_insert_with(|| (resolve.clone(), Vec::new()));
+                    let (_, groups) =
+                        calls.entry(Arc::as_ptr(resolve)).or_insert_with(|| (resolve.clone(), Vec::new()));
                     if !groups.last().is_some_and(|last| Arc::ptr_eq(last, self)) {
                         groups.push(self.clone());
                     }
@@ -138,11 +130,7 @@ impl Group {
 
     /// Every member.
     pub fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
-        self.classes
-            .lock()
-            .iter()
-            .flat_map(|class| class.members.iter())
-            .for_each(visit);
+        self.classes.lock().iter().flat_map(|class| class.members.iter()).for_each(visit);
     }
 
     /// The plans of a resolve class's members.
@@ -177,12 +165,7 @@ pub struct Results<'a> {
 impl<'a> Results<'a> {
     /// Nothing is projected yet.
     pub fn new(event: &'a Event, source: Source<'a>, shared: &'a Shared) -> Results<'a> {
-        Results {
-            event,
-            source,
-            shared,
-            done: Vec::new(),
-        }
+        Results { event, source, shared, done: Vec::new() }
     }
 
     fn of(&mut self, plan: &Arc<Plan>) -> ProjectedResult {
@@ -220,8 +203,5 @@ pub fn result(plan: &Plan, source: Source<'_>, offset: Option<Offset>, shared: &
         let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
         format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
     });
-    ProjectedResult {
-        body: Arc::new(Body { json, offset }),
-        too_large,
-    }
+    ProjectedResult { body: Arc::new(Body { json, offset }), too_large }
 }

@@ -86,12 +86,7 @@ impl Condition {
         let (where_, rows) = (where_.unwrap_or_else(always), rows.unwrap_or_else(always));
         let key = format!("{event_types:?}\n{where_}\n{rows}").into();
         let (where_, rows) = (Conjuncts::new(where_.0), Conjuncts::new(rows.0));
-        let mut parts = Parts {
-            key,
-            event_types,
-            where_,
-            rows,
-        };
+        let mut parts = Parts { key, event_types, where_, rows };
         let keyed: Vec<Place> = parts.places().into_iter().map(|(place, _)| place).collect();
         parts.where_.prove(&keyed);
         parts.rows.prove(&keyed);
@@ -187,10 +182,7 @@ impl Conjuncts {
             Tree::Join(true, parts) => parts,
             part => vec![part],
         };
-        Conjuncts {
-            parts: parts.into(),
-            proved: 0,
-        }
+        Conjuncts { parts: parts.into(), proved: 0 }
     }
 
     fn prove(&mut self, keyed: &[Place]) {
@@ -261,11 +253,7 @@ struct Bucket<G> {
 
 impl<G> Default for Index<G> {
     fn default() -> Index<G> {
-        Index {
-            groups: HashTable::new(),
-            shapes: Vec::new(),
-            hashing: RandomState::new(),
-        }
+        Index { groups: HashTable::new(), shapes: Vec::new(), hashing: RandomState::new() }
     }
 }
 
@@ -361,8 +349,7 @@ impl<G> Shape<G> {
                 Place::Event(path, _) => path.side(event),
             };
         }
-        self.buckets
-            .find(self.hash(sides, hashing)?, |bucket| bucket.has(sides))
+        self.buckets.find(self.hash(sides, hashing)?, |bucket| bucket.has(sides))
     }
 
     /// The hash of a key; `None` where one of its sides equals nothing.

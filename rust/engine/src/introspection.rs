@@ -31,12 +31,7 @@ pub(crate) fn answer(
     };
     let internal = |error: serde_json::Error| Rejection::request(code::INTERNAL_SERVER_ERROR, error.to_string());
     introspection::check_max_depth(document, operation).map_err(fault)?;
-    let mut count = Count {
-        schema,
-        document,
-        variables,
-        left: max_bytes / SMALLEST_FIELD,
-    };
+    let mut count = Count { schema, document, variables, left: max_bytes / SMALLEST_FIELD };
     let answer = count.selections(Place::Query, &operation.selection_set).map(|()| {
         let variables = serde_json::from_str(&Value::Object(variables.clone()).to_json()).map_err(internal)?;
         let (graphql, variables) = (&schema.graphql, Valid::assume_valid(variables));
@@ -118,9 +113,7 @@ impl<'a> Count<'a> {
             (Place::Schema, "types") => graphql.types.keys().map(|name| Place::Named(name)).collect(),
             (Place::Schema, "directives") => {
                 let definitions = graphql.directive_definitions.values();
-                definitions
-                    .map(|definition| Place::Directive(&definition.arguments))
-                    .collect()
+                definitions.map(|definition| Place::Directive(&definition.arguments)).collect()
             }
             (Place::Schema, name) => {
                 let roots = &graphql.schema_definition;
@@ -159,26 +152,18 @@ impl<'a> Count<'a> {
                 input.fields.values().map(|input| Place::Input(input)).collect()
             }
             (Some(ExtendedType::Enum(definition)), "enumValues") => vec![Place::Value; definition.values.len()],
-            (Some(ExtendedType::Object(object)), "interfaces") => object
-                .implements_interfaces
-                .iter()
-                .map(|name| Place::Named(&name.name))
-                .collect(),
-            (Some(ExtendedType::Interface(interface)), "interfaces") => interface
-                .implements_interfaces
-                .iter()
-                .map(|name| Place::Named(&name.name))
-                .collect(),
+            (Some(ExtendedType::Object(object)), "interfaces") => {
+                object.implements_interfaces.iter().map(|name| Place::Named(&name.name)).collect()
+            }
+            (Some(ExtendedType::Interface(interface)), "interfaces") => {
+                interface.implements_interfaces.iter().map(|name| Place::Named(&name.name)).collect()
+            }
             (Some(ExtendedType::Union(union_)), "possibleTypes") => {
                 union_.members.iter().map(|name| Place::Named(&name.name)).collect()
             }
             (Some(ExtendedType::Interface(interface)), "possibleTypes") => {
                 let behind = self.schema.implementers().get(&interface.name);
-                behind
-                    .into_iter()
-                    .flat_map(|types| &types.objects)
-                    .map(|name| Place::Named(name))
-                    .collect()
+                behind.into_iter().flat_map(|types| &types.objects).map(|name| Place::Named(name)).collect()
             }
             _ => Vec::new(),
         }

@@ -336,11 +336,7 @@ impl Mailbox {
         if waiting == 0 && together == 0 {
             return true;
         }
-        let most = if self.capacity.overflow == Overflow::Latest {
-            1
-        } else {
-            self.capacity.messages
-        };
+        let most = if self.capacity.overflow == Overflow::Latest { 1 } else { self.capacity.messages };
         waiting < most && state.bytes + size <= self.capacity.bytes && together + size <= self.outbox.max_bytes
     }
 
@@ -398,11 +394,7 @@ impl State {
     fn queue(&mut self) -> &mut Queue {
         self.queue.get_or_insert_with(|| {
             let (sender, receiver) = flume::unbounded();
-            Queue {
-                sender,
-                receiver,
-                most: 0,
-            }
+            Queue { sender, receiver, most: 0 }
         })
     }
 }

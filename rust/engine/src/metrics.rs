@@ -41,11 +41,7 @@ pub enum Module {
     Fields,
 }
 
-const MODULES: [(Module, &str); 3] = [
-    (Module::Rows, "rows"),
-    (Module::Tenant, "tenant"),
-    (Module::Fields, "fields"),
-];
+const MODULES: [(Module, &str); 3] = [(Module::Rows, "rows"), (Module::Tenant, "tenant"), (Module::Fields, "fields")];
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type Level = Gauge<i64, std::sync::atomic::AtomicI64>;
@@ -80,36 +76,12 @@ impl Default for Metrics {
             connections: Level::default(),
             subscriptions: Level::default(),
         };
-        registry.register(
-            "events_published",
-            "Events that the bus accepted",
-            metrics.events_published.clone(),
-        );
-        registry.register(
-            "events_delivered",
-            "Results that a reader took",
-            metrics.events_delivered.clone(),
-        );
-        registry.register(
-            "resolver_errors",
-            "Function calls that failed",
-            metrics.resolver_errors.clone(),
-        );
-        registry.register(
-            "events_dropped",
-            "Messages lost before a reader took them",
-            metrics.events_dropped.clone(),
-        );
-        registry.register(
-            "events_filtered",
-            "Events that a security rule withheld",
-            metrics.events_filtered.clone(),
-        );
-        registry.register(
-            "violations",
-            "Requests that a security rule refused",
-            metrics.violations.clone(),
-        );
+        registry.register("events_published", "Events that the bus accepted", metrics.events_published.clone());
+        registry.register("events_delivered", "Results that a reader took", metrics.events_delivered.clone());
+        registry.register("resolver_errors", "Function calls that failed", metrics.resolver_errors.clone());
+        registry.register("events_dropped", "Messages lost before a reader took them", metrics.events_dropped.clone());
+        registry.register("events_filtered", "Events that a security rule withheld", metrics.events_filtered.clone());
+        registry.register("violations", "Requests that a security rule refused", metrics.violations.clone());
         registry.register("connections", "Acknowledged connections", metrics.connections.clone());
         registry.register("subscriptions", "Live subscriptions", metrics.subscriptions.clone());
         // Every label exists from the start, so that a rate over it has a zero to begin with.
@@ -164,9 +136,7 @@ impl Metrics {
         let count = |count: &Counter<u64, AtomicU64>| Value::Int(count.get() as i64);
         let labelled = |family: &Labelled, key: &'static str, labels: &mut dyn Iterator<Item = &'static str>| {
             Value::Object(
-                labels
-                    .map(|label| (label.into(), count(&family.get_or_create(&[(key, label)]))))
-                    .collect::<Object>(),
+                labels.map(|label| (label.into(), count(&family.get_or_create(&[(key, label)])))).collect::<Object>(),
             )
         };
         let modules = || MODULES.iter().map(|(_, label)| *label);
@@ -175,18 +145,8 @@ impl Metrics {
             ("subscriptions", Value::Int(self.subscriptions.get())),
             ("events_published", count(&self.events_published)),
             ("events_delivered", count(&self.events_delivered)),
-            (
-                "events_dropped",
-                labelled(
-                    &self.events_dropped,
-                    "reason",
-                    &mut REASONS.iter().map(|(_, label)| *label),
-                ),
-            ),
-            (
-                "events_filtered",
-                labelled(&self.events_filtered, "module", &mut modules()),
-            ),
+            ("events_dropped", labelled(&self.events_dropped, "reason", &mut REASONS.iter().map(|(_, label)| *label))),
+            ("events_filtered", labelled(&self.events_filtered, "module", &mut modules())),
             ("violations", labelled(&self.violations, "module", &mut modules())),
             ("resolver_errors", count(&self.resolver_errors)),
         ];

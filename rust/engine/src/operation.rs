@@ -79,12 +79,7 @@ pub struct Documents {
 impl Documents {
     /// An empty cache.
     pub fn new(schema: Arc<Schema>, limits: &Limits) -> Documents {
-        Documents {
-            schema,
-            limits: limits.clone(),
-            cache: Mutex::default(),
-            parses: AtomicU64::new(0),
-        }
+        Documents { schema, limits: limits.clone(), cache: Mutex::default(), parses: AtomicU64::new(0) }
     }
 
     /// Decides whether a request may be started, and with what.
@@ -93,9 +88,7 @@ impl Documents {
         let document = &known.document.executable;
         let operation = find(document, request.operation_name)?;
         if operation.is_subscription() {
-            return self
-                .subscription(request, viewer, &known, operation)
-                .map(Admitted::Subscription);
+            return self.subscription(request, viewer, &known, operation).map(Admitted::Subscription);
         }
         if !operation.is_introspection(document) {
             return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));
@@ -115,10 +108,7 @@ impl Documents {
         // Two threads may parse the same text; that costs less than all of them waiting for one.
         self.parses.fetch_add(1, Ordering::Relaxed);
         let document = Document::parse(&self.schema, &self.limits, request.query, request.operation_name)?;
-        let known = Arc::new(Known {
-            document,
-            plans: Mutex::default(),
-        });
+        let known = Arc::new(Known { document, plans: Mutex::default() });
         // Only valid documents are kept: whoever sends nonsense pushes nobody's document out.
         Ok(self.cache.lock().insert(request.query, known))
     }
@@ -136,10 +126,7 @@ impl Documents {
         let (root, field) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
         // Whoever may not subscribe learns nothing about the arguments.
         let type_name = operation.object_type();
-        if schema
-            .guard(type_name, &field.name)
-            .is_some_and(|guard| !is_permitted(viewer, guard))
-        {
+        if schema.guard(type_name, &field.name).is_some_and(|guard| !is_permitted(viewer, guard)) {
             return Err(Rejection::Forbidden);
         }
         let variables = self.variables(request, document, operation)?;
@@ -147,9 +134,7 @@ impl Documents {
         let arguments = coerce::arguments(schema, &field.definition, &coordinate, root, document, &variables);
         let arguments = Value::Object(arguments.map_err(Rejection::Request)?);
         let channel = match &field.channel {
-            Some(channel) => channel
-                .render(&arguments)
-                .map_err(|rejection| located(rejection, document, root))?,
+            Some(channel) => channel.render(&arguments).map_err(|rejection| located(rejection, document, root))?,
             None => String::new(),
         };
         Ok(Operation {
@@ -181,26 +166,12 @@ impl Documents {
         operation: &Node<executable::Operation>,
     ) -> Result<String, Rejection> {
         let refused = |field: &&Node<executable::Field>| field.name != "__typename";
-        if let Some(field) = operation
-            .root_fields(document)
-            .find(refused)
-            .filter(|_| !request.introspection)
-        {
+        if let Some(field) = operation.root_fields(document).find(refused).filter(|_| !request.introspection) {
             let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
-            return Err(located(
-                Rejection::request(code::VALIDATION_FAILED, message),
-                document,
-                field,
-            ));
+            return Err(located(Rejection::request(code::VALIDATION_FAILED, message), document, field));
         }
         let variables = self.variables(request, document, operation)?;
-        introspection::answer(
-            &self.schema,
-            document,
-            operation,
-            &variables,
-            self.limits.max_result_bytes,
-        )
+        introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
     }
 }
 
@@ -268,19 +239,11 @@ impl Known {
         viewer: &Viewer,
     ) -> Result<Arc<Plan>, Rejection> {
         let inner = self.document.inner_variables.get(&operation.name);
-        let given = inner
-            .into_iter()
-            .flatten()
-            .filter_map(|name| variables.get_key_value(name.as_str()));
+        let given = inner.into_iter().flatten().filter_map(|name| variables.get_key_value(name.as_str()));
         let given = Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect());
         let name = operation.name.as_deref().unwrap_or_default();
         let key: Box<str> = (name.to_owned() + &given.canonical()).into();
-        let mask = |guards: &[Guard]| {
-            guards
-                .iter()
-                .map(|guard| is_permitted(viewer, guard))
-                .collect::<Box<[bool]>>()
-        };
+        let mask = |guards: &[Guard]| guards.iter().map(|guard| is_permitted(viewer, guard)).collect::<Box<[bool]>>();
 
         if let Some(planned) = self.plans.lock().by_key.get(&key)
             && let Some(plan) = planned.find(&mask(&planned.guards))
@@ -288,14 +251,7 @@ impl Known {
             return Ok(plan);
         }
         let build = |permitted: &dyn Fn(&[Vec<String>]) -> bool| {
-            Plan::build(
-                schema,
-                field,
-                operation,
-                &self.document.executable,
-                variables,
-                permitted,
-            )
+            Plan::build(schema, field, operation, &self.document.executable, variables, permitted)
         };
         // With every permission the whole selection is walked: these are all the guards that matter for it.
         let asked = RefCell::new(Vec::<Guard>::new());
@@ -308,11 +264,8 @@ impl Known {
         })?;
         let guards = asked.into_inner();
         let mask = mask(&guards);
-        let plan = if mask.iter().all(|permitted| *permitted) {
-            whole
-        } else {
-            build(&|guard| is_permitted(viewer, guard))?
-        };
+        let plan =
+            if mask.iter().all(|permitted| *permitted) { whole } else { build(&|guard| is_permitted(viewer, guard))? };
         Ok(self.plans.lock().insert(key, guards, mask, Arc::new(plan)))
     }
 }
@@ -328,10 +281,7 @@ impl Plans {
             self.alive = self.weight;
         }
         let length = key.len();
-        let planned = self.by_key.entry(key).or_insert_with(|| Planned {
-            guards,
-            plans: Vec::new(),
-        });
+        let planned = self.by_key.entry(key).or_insert_with(|| Planned { guards, plans: Vec::new() });
         // Another thread may have come first.
         if let Some(plan) = planned.find(&mask) {
             return plan;
@@ -376,11 +326,7 @@ impl Cache {
         self.weight += known.document.weight;
         self.by_text.insert(text.into(), (self.clock, Arc::clone(&known)));
         while self.by_text.len() > MAX_DOCUMENTS || (self.weight > MAX_WEIGHT && self.by_text.len() > 1) {
-            let oldest = self
-                .by_text
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(text, _)| Arc::clone(text));
+            let oldest = self.by_text.iter().min_by_key(|(_, (used, _))| *used).map(|(text, _)| Arc::clone(text));
             let gone = oldest.and_then(|oldest| self.by_text.remove(&oldest));
             self.weight -= gone.map_or(0, |(_, known)| known.document.weight);
         }

@@ -153,10 +153,7 @@ impl Leaf {
     /// The name of the type, for messages.
     pub fn name(&self) -> &str {
         let kind = std::mem::discriminant(self);
-        match (
-            self,
-            SCALARS.iter().find(|(_, leaf)| std::mem::discriminant(leaf) == kind),
-        ) {
+        match (self, SCALARS.iter().find(|(_, leaf)| std::mem::discriminant(leaf) == kind)) {
             (Leaf::Enum(definition), _) => &definition.name,
             (_, known) => known.map_or("JSON", |(name, _)| name),
         }
@@ -206,12 +203,7 @@ impl Plan {
         let mut selected = Vec::new();
         select(&reads.ty.objects(), "", &mut selected)?;
         let selection_key = selected.join(",").into();
-        Ok(Plan {
-            root,
-            selected,
-            selection_key,
-            reads,
-        })
+        Ok(Plan { root, selected, selection_key, reads })
     }
 }
 
@@ -237,10 +229,7 @@ impl<'a> Planner<'a> {
         object: &'a ObjectType,
         nodes: &[&'a Node<executable::Field>],
     ) -> Result<Arc<Selection>, Rejection> {
-        let key = (
-            object.name.as_str(),
-            nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect(),
-        );
+        let key = (object.name.as_str(), nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect());
         if let Some(done) = self.done.get(&key) {
             return Ok(Arc::clone(done));
         }
@@ -250,10 +239,7 @@ impl<'a> Planner<'a> {
         }
         let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes, false)).collect();
         let type_name = object.name.as_str().into();
-        let selection = Arc::new(Selection {
-            type_name,
-            fields: fields?,
-        });
+        let selection = Arc::new(Selection { type_name, fields: fields? });
         self.done.insert(key, Arc::clone(&selection));
         Ok(selection)
     }
@@ -360,12 +346,7 @@ impl<'a> Planner<'a> {
             response_key: first.response_key().as_str().into(),
             key_json: format!("\"{}\":", first.response_key()).into(),
             coordinate: coordinate.into(),
-            key: Arc::new(Key {
-                slot,
-                python_name,
-                graphql_name,
-                arguments,
-            }),
+            key: Arc::new(Key { slot, python_name, graphql_name, arguments }),
             ty: PlannedType { nullable, shape },
             locations,
         })
@@ -400,10 +381,7 @@ impl<'a> Planner<'a> {
                 }
             }
         };
-        Ok(PlannedType {
-            nullable: !ty.is_non_null(),
-            shape,
-        })
+        Ok(PlannedType { nullable: !ty.is_non_null(), shape })
     }
 }
 
@@ -467,9 +445,7 @@ impl Reads {
     }
 
     fn of(types: &[&PlannedType]) -> Reads {
-        Reads {
-            ty: Merge::default().ty(types),
-        }
+        Reads { ty: Merge::default().ty(types) }
     }
 }
 
@@ -538,10 +514,7 @@ impl Merge {
             ty: self.ty(&fields.iter().map(|field| &field.ty).collect::<Vec<_>>()),
         };
         let fields = slots.values().map(merge).collect();
-        let merged = Arc::new(ReadObject {
-            type_name: parts[0].type_name.clone(),
-            fields,
-        });
+        let merged = Arc::new(ReadObject { type_name: parts[0].type_name.clone(), fields });
         self.done.insert(key, Arc::clone(&merged));
         merged
     }
@@ -552,13 +525,7 @@ fn select(objects: &[&Arc<ReadObject>], above: &str, selected: &mut Vec<Box<str>
     let mut names = IndexMap::<_, IndexMap<_, _, FxBuildHasher>, FxBuildHasher>::default();
     for field in objects.iter().flat_map(|object| &object.fields) {
         let below = names.entry(&field.key.graphql_name).or_default();
-        below.extend(
-            field
-                .ty
-                .objects()
-                .into_iter()
-                .map(|object| (Arc::as_ptr(object), object)),
-        );
+        below.extend(field.ty.objects().into_iter().map(|object| (Arc::as_ptr(object), object)));
     }
     for (name, below) in names {
         if selected.len() == BUDGET {
@@ -598,30 +565,18 @@ pub(crate) mod tests {
     "#;
 
     pub(crate) fn schema(guarded: &[(&str, &[&[&str]])]) -> Arc<Schema> {
-        let guard = |any: &[&[&str]]| {
-            any.iter()
-                .map(|all| all.iter().map(|one| one.to_string()).collect())
-                .collect()
-        };
+        let guard = |any: &[&[&str]]| any.iter().map(|all| all.iter().map(|one| one.to_string()).collect()).collect();
         let graphql = apollo_compiler::Schema::parse_and_validate(SDL, "").unwrap();
-        let declarations = graphql
-            .get_object("Subscription")
-            .unwrap()
-            .fields
-            .keys()
-            .map(|name| Declaration {
-                field: name.to_string(),
-                function: name.to_string(),
-                channel: name.to_string(),
-                ..Declaration::default()
-            });
+        let declarations = graphql.get_object("Subscription").unwrap().fields.keys().map(|name| Declaration {
+            field: name.to_string(),
+            function: name.to_string(),
+            channel: name.to_string(),
+            ..Declaration::default()
+        });
         let input = SchemaInput {
             sdl: SDL.into(),
             declarations: declarations.collect(),
-            requires: guarded
-                .iter()
-                .map(|(field, any)| (field.to_string(), guard(any)))
-                .collect(),
+            requires: guarded.iter().map(|(field, any)| (field.to_string(), guard(any))).collect(),
             ..SchemaInput::default()
         };
         Schema::build(input).unwrap()
@@ -633,21 +588,10 @@ pub(crate) mod tests {
         let operation = document.operations.iter().next().unwrap();
         let root = operation.root_fields(&document).next().unwrap();
         let variables = Value::parse(variables.as_bytes()).unwrap();
-        let permitted = |guard: &[Vec<String>]| {
-            guard
-                .iter()
-                .any(|all| all.iter().all(|one| held.contains(&one.as_str())))
-        };
+        let permitted =
+            |guard: &[Vec<String>]| guard.iter().any(|all| all.iter().all(|one| held.contains(&one.as_str())));
         let field = &schema.fields[root.name.as_str()];
-        Plan::build(
-            schema,
-            field,
-            operation,
-            &document,
-            variables.as_object().unwrap(),
-            &permitted,
-        )
-        .map(Arc::new)
+        Plan::build(schema, field, operation, &document, variables.as_object().unwrap(), &permitted).map(Arc::new)
     }
 
     /// A plan without variables and guards.
@@ -691,18 +635,11 @@ pub(crate) mod tests {
             fragment A on Node { id owner { id } ... on Order { customer { a: name } } ... on Customer { name } }
             fragment B on Found { ... on Order { customer { b: name owner { name } } owner { name id } } }",
         );
-        let Shape::Object(order) = &plan.root.ty.shape else {
-            panic!()
-        };
+        let Shape::Object(order) = &plan.root.ty.shape else { panic!() };
         assert_eq!(keys(order), ["id", "owner", "customer", "status"]);
-        let Shape::Object(customer) = &order.fields[2].ty.shape else {
-            panic!()
-        };
+        let Shape::Object(customer) = &order.fields[2].ty.shape else { panic!() };
         assert_eq!(keys(customer), ["a", "b", "owner"]);
-        assert_eq!(
-            names(&plan.reads.ty),
-            "{id owner{id name} customer{name owner{name}} status}"
-        );
+        assert_eq!(names(&plan.reads.ty), "{id owner{id name} customer{name owner{name}} status}");
         assert_eq!(
             plan.selected.join(" "),
             "id owner owner.id owner.name customer customer.name customer.owner customer.owner.name status"
@@ -718,28 +655,18 @@ pub(crate) mod tests {
         } } fragment F on Order { g: id }";
         let schema = schema(&[]);
         let found = build(&schema, query, r#"{"yes": true, "no": false}"#, &[]).unwrap();
-        let Shape::Object(order) = &found.root.ty.shape else {
-            panic!()
-        };
+        let Shape::Object(order) = &found.root.ty.shape else { panic!() };
         assert_eq!(keys(order), ["c", "g", "f"]);
         let refused = refusal(build(&schema, query, r#"{"yes": true, "no": null}"#, &[]));
-        assert!(
-            refused.contains("must not be null") && refused.contains("BAD_USER_INPUT"),
-            "{refused}"
-        );
+        assert!(refused.contains("must not be null") && refused.contains("BAD_USER_INPUT"), "{refused}");
     }
 
     #[test]
     fn every_possible_type_has_its_own_fields() {
         let plan = plan("subscription { node { id ... on Customer { __typename friends(first: 2) { id } } } }");
-        assert_eq!(
-            names(&plan.reads.ty),
-            "Customer{id friends{\"first\":2,}[{id}]}|Order{id}"
-        );
+        assert_eq!(names(&plan.reads.ty), "Customer{id friends{\"first\":2,}[{id}]}|Order{id}");
         assert_eq!(plan.selected.join(" "), "id friends friends.id");
-        let Shape::Abstract(possible) = &plan.root.ty.shape else {
-            panic!()
-        };
+        let Shape::Abstract(possible) = &plan.root.ty.shape else { panic!() };
         assert_eq!(keys(&possible.types["Customer"]), ["id", "__typename", "friends"]);
     }
 
@@ -748,32 +675,19 @@ pub(crate) mod tests {
         let query = "subscription ($n: Int) { order { customer { a: friends(first: 1) { id } b: friends(first: $n) { name } c: friends { id } } } }";
         let schema = schema(&[]);
         let one = build(&schema, query, r#"{"n": 1}"#, &[]).unwrap();
-        assert_eq!(
-            names(&one.reads.ty),
-            "{customer{friends{\"first\":1,}[{id name}] friends{}[{id}]}}"
-        );
+        assert_eq!(names(&one.reads.ty), "{customer{friends{\"first\":1,}[{id name}] friends{}[{id}]}}");
         let two = build(&schema, query, r#"{"n": 2}"#, &[]).unwrap();
         assert_eq!(
             names(&two.reads.ty),
             "{customer{friends{\"first\":1,}[{id}] friends{\"first\":2,}[{name}] friends{}[{id}]}}"
         );
         assert_eq!(one.selection_key, two.selection_key);
-        let ReadType::Object(order) = &two.reads.ty else {
-            panic!()
-        };
-        let ReadType::Object(customer) = &order.fields[0].ty else {
-            panic!()
-        };
-        assert_eq!(
-            customer.fields[1].key.arguments.as_deref().unwrap().to_json(),
-            r#"{"first":2}"#
-        );
+        let ReadType::Object(order) = &two.reads.ty else { panic!() };
+        let ReadType::Object(customer) = &order.fields[0].ty else { panic!() };
+        assert_eq!(customer.fields[1].key.arguments.as_deref().unwrap().to_json(), r#"{"first":2}"#);
         // The root's own arguments do not make a plan another one.
         let root = build(&schema, "subscription { withArguments(id: 1) { id } }", "{}", &[]).unwrap();
-        assert_eq!(
-            (&*root.root.key.slot, root.root.key.arguments.is_none()),
-            ("withArguments", true)
-        );
+        assert_eq!((&*root.root.key.slot, root.root.key.arguments.is_none()), ("withArguments", true));
     }
 
     #[test]
@@ -788,10 +702,7 @@ pub(crate) mod tests {
         );
         assert!(Arc::ptr_eq(&Reads::union(&a, &[Arc::clone(&a)]), &a.reads));
         let fields = "{owner{id email} kids[Customer{id owner{name}}|Order{id owner{name}}] id}";
-        assert_eq!(
-            names(&Reads::union(&a, &[b]).ty),
-            format!("Customer{fields}|Order{fields}")
-        );
+        assert_eq!(names(&Reads::union(&a, &[b]).ty), format!("Customer{fields}|Order{fields}"));
     }
 
     #[test]
@@ -802,11 +713,7 @@ pub(crate) mod tests {
         // A root field, whatever its type.
         let root: &[(&str, &[&[&str]])] = &[("Subscription.order", &[&["a", "b"], &["c"]])];
         for (held, expected) in [(&[][..], true), (&["a"], true), (&["a", "b"], false), (&["c"], false)] {
-            assert_eq!(
-                refused(root, "subscription { order { id } }", held),
-                expected,
-                "{held:?}"
-            );
+            assert_eq!(refused(root, "subscription { order { id } }", held), expected, "{held:?}");
         }
         // A nested one that cannot be null, through aliases, fragments and types behind interfaces and unions.
         let secret: &[(&str, &[&[&str]])] = &[("User.secret", &[&["a"]])];
@@ -815,19 +722,13 @@ pub(crate) mod tests {
             "subscription { node { ...F } } fragment F on Node { kids { owner { ... { secret } } } }",
             "subscription { found { ... on User { secret } } }",
         ] {
-            assert!(
-                refused(secret, query, &["b"]) && !refused(secret, query, &["a"]),
-                "{query}"
-            );
+            assert!(refused(secret, query, &["b"]) && !refused(secret, query, &["a"]), "{query}");
         }
         // One on an interface's field, where the field is selected on the object type; null there is null.
         let id: &[(&str, &[&[&str]])] = &[("Node.id", &[&["a"]]), ("Node.owner", &[&["a"]])];
         assert!(refused(id, "subscription { order { id } }", &[]));
         let plan = build(&schema(id), "subscription { order { owner { id } status } }", "{}", &[]).unwrap();
-        assert_eq!(
-            (names(&plan.reads.ty).as_str(), &*plan.selection_key),
-            ("{status}", "status")
-        );
+        assert_eq!((names(&plan.reads.ty).as_str(), &*plan.selection_key), ("{status}", "status"));
         // Behind one type only.
         let order: &[(&str, &[&[&str]])] = &[("Order.id", &[&["a"]])];
         assert!(refused(order, "subscription { node { id } }", &[]));
@@ -847,9 +748,8 @@ pub(crate) mod tests {
         // Two types at each of many levels are still planned once a level.
         assert_eq!(nested(60).unwrap().selected.len(), 3 * 60 + 1);
         let wide: String = (0..200).map(|at| format!("...F{at} ")).collect();
-        let fragments: String = (0..200)
-            .map(|at| format!("fragment F{at} on Order {{ {} }} ", "id ".repeat(100)))
-            .collect();
+        let fragments: String =
+            (0..200).map(|at| format!("fragment F{at} on Order {{ {} }} ", "id ".repeat(100))).collect();
         let wide = format!("subscription {{ order {{ {wide} }} }} {fragments}");
         assert!(refusal(build(&schema(&[]), &wide, "{}", &[])).contains("LIMIT_EXCEEDED"));
     }
@@ -857,13 +757,8 @@ pub(crate) mod tests {
     #[test]
     fn places_count_lines_and_characters() {
         let plan = plan("# é\r\nsubscription {\r order { # ü\n  a: id, status } }");
-        let Shape::Object(order) = &plan.root.ty.shape else {
-            panic!()
-        };
+        let Shape::Object(order) = &plan.root.ty.shape else { panic!() };
         assert_eq!(*plan.root.locations, [(3, 2)]);
-        assert_eq!(
-            [&*order.fields[0].locations, &*order.fields[1].locations],
-            [[(4, 3)], [(4, 10)]]
-        );
+        assert_eq!([&*order.fields[0].locations, &*order.fields[1].locations], [[(4, 3)], [(4, 10)]]);
     }
 }

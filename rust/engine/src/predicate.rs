@@ -228,11 +228,7 @@ impl Tree<Term> {
         }
         flat.sort_by_cached_key(Tree::to_string);
         flat.dedup_by_key(|part| part.to_string());
-        if flat.len() == 1 {
-            flat.remove(0)
-        } else {
-            Tree::Join(all, flat)
-        }
+        if flat.len() == 1 { flat.remove(0) } else { Tree::Join(all, flat) }
     }
 
     /// One comparison in its canonical form, folded where no event can change it.
@@ -277,10 +273,7 @@ impl Tree<Term> {
 impl Operand {
     fn parse(value: &Value) -> Result<Operand, String> {
         let keys = |value: &Value| match value {
-            Value::List(keys) => keys
-                .iter()
-                .map(|key| key.as_str().map(str::to_owned))
-                .collect::<Option<Vec<_>>>(),
+            Value::List(keys) => keys.iter().map(|key| key.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>(),
             _ => None,
         };
         let operand = match tagged(value)? {
@@ -290,11 +283,7 @@ impl Operand {
             }
             (by @ ("argument" | "viewer"), [Value::String(name), path]) => keys(path).map(|mut path| {
                 path.insert(0, name.to_string());
-                Operand::Given(Given {
-                    by_viewer: by == "viewer",
-                    path,
-                    kind: OperandKind::Json,
-                })
+                Operand::Given(Given { by_viewer: by == "viewer", path, kind: OperandKind::Json })
             }),
             ("literal", [value]) => Some(Operand::Constant(Constant::new(value, OperandKind::Json))),
             ("id", [value]) => Some(Operand::Constant(Constant::new(value, OperandKind::Id))),
@@ -327,11 +316,7 @@ impl Scope<'_> {
         if given.by_viewer && given.path == ["expires_at"] {
             return self.viewer.expires_at.map(|at| Value::string(at.to_rfc3339()));
         }
-        let root = if given.by_viewer {
-            &self.viewer.fields
-        } else {
-            self.arguments
-        };
+        let root = if given.by_viewer { &self.viewer.fields } else { self.arguments };
         root.at(given.path.iter().map(String::as_str)).cloned()
     }
 
@@ -339,10 +324,9 @@ impl Scope<'_> {
         match operand {
             Operand::Event(path) => Term::Event(path.clone()),
             Operand::Constant(constant) => Term::Constant(constant.clone()),
-            Operand::Given(given) => Term::Constant(
-                self.find(given)
-                    .map_or(Constant::Null, |value| Constant::new(&value, given.kind)),
-            ),
+            Operand::Given(given) => {
+                Term::Constant(self.find(given).map_or(Constant::Null, |value| Constant::new(&value, given.kind)))
+            }
         }
     }
 
@@ -361,11 +345,7 @@ impl Scope<'_> {
 
 impl Path {
     fn find<'a>(&self, event: &'a Event) -> Option<&'a Value> {
-        let root = if self.previous {
-            event.previous.as_ref()?
-        } else {
-            &event.data
-        };
+        let root = if self.previous { event.previous.as_ref()? } else { &event.data };
         root.at(self.keys.iter().map(String::as_str))
     }
 
@@ -414,12 +394,7 @@ impl fmt::Display for Tree<Term> {
 impl fmt::Display for Term {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Term::Event(path) => write!(
-                out,
-                "{}{:?}",
-                if path.previous { "previous" } else { "data" },
-                path.keys
-            ),
+            Term::Event(path) => write!(out, "{}{:?}", if path.previous { "previous" } else { "data" }, path.keys),
             Term::Constant(constant) => constant.fmt(out),
         }
     }

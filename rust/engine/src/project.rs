@@ -77,9 +77,7 @@ impl Path<'_> {
             Some(index) => PathStep::Index(index),
             None => PathStep::Key(path.field.response_key.clone()),
         };
-        let mut steps: Vec<PathStep> = std::iter::successors(Some(self), |path| path.parent)
-            .map(step)
-            .collect();
+        let mut steps: Vec<PathStep> = std::iter::successors(Some(self), |path| path.parent).map(step).collect();
         steps.reverse();
         steps
     }
@@ -111,8 +109,7 @@ impl Projection {
             Err(stop) => return Err(stop),
         }
         // As in graphql-core: the same order whatever was completed first.
-        self.errors
-            .sort_by(|a, b| (&a.locations, &a.path, &a.message).cmp(&(&b.locations, &b.path, &b.message)));
+        self.errors.sort_by(|a, b| (&a.locations, &a.path, &a.message).cmp(&(&b.locations, &b.path, &b.message)));
         for (at, error) in self.errors.iter().enumerate() {
             self.out.push_str(if at == 0 { ",\"errors\":[" } else { "," });
             error.write_json(&mut self.out);
@@ -208,9 +205,7 @@ impl Projection {
             self.out.push_str(&field.key_json);
             let key = &field.key;
             let value = if self.passthrough {
-                members
-                    .get(&*key.python_name)
-                    .or_else(|| members.get(&*key.graphql_name))
+                members.get(&*key.python_name).or_else(|| members.get(&*key.graphql_name))
             } else {
                 members.get(&*key.slot)
             };
@@ -389,12 +384,7 @@ mod tests {
             code => format!(" {}", code.unwrap()),
         };
         let line = |error: &Value| {
-            format!(
-                "{} {}{}",
-                path(error),
-                error.get("message").unwrap().as_str().unwrap(),
-                code(error)
-            )
+            format!("{} {}{}", path(error), error.get("message").unwrap().as_str().unwrap(), code(error))
         };
         (result.get("data").unwrap().to_json(), errors.iter().map(line).collect())
     }
@@ -418,10 +408,7 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_in_python_then_in_graphql() {
-        assert_eq!(
-            order("customerName", r#"{"customerName": "b"}"#).0,
-            r#"{"order":{"customerName":"b"}}"#
-        );
+        assert_eq!(order("customerName", r#"{"customerName": "b"}"#).0, r#"{"order":{"customerName":"b"}}"#);
         assert_eq!(
             order("customerName", r#"{"customer_name": null, "customerName": "b"}"#).0,
             r#"{"order":{"customerName":null}}"#
@@ -439,11 +426,7 @@ mod tests {
         .unwrap();
         // JSON text from outside cannot hold the NUL that separates a name from its arguments.
         let members = tree.as_object().unwrap().iter();
-        let tree = Value::Object(
-            members
-                .map(|(key, value)| (key.replace('\n', "\0").into(), value.clone()))
-                .collect(),
-        );
+        let tree = Value::Object(members.map(|(key, value)| (key.replace('\n', "\0").into(), value.clone())).collect());
         assert_eq!(
             project(&plan, Source::Read(&tree), ROOM).unwrap(),
             r#"{"data":{"node":{"id":"1","a":[{"id":"2"}],"b":[{"id":"3"}]}}}"#
@@ -455,9 +438,7 @@ mod tests {
         let table = include_str!("../tests/leafs.tsv");
         for line in table.lines().filter(|line| !line.starts_with('#')) {
             let cells: Vec<&str> = line.split('\t').collect();
-            let [field, value, expected] = cells[..] else {
-                panic!("three cells: {line}")
-            };
+            let [field, value, expected] = cells[..] else { panic!("three cells: {line}") };
             let (data, errors) = order(
                 &format!("x: {field}"),
                 &format!(r#"{{"id":{value},"{field}":{value},"customer_name":{value}}}"#),
@@ -467,11 +448,7 @@ mod tests {
                 None => {
                     let data = Value::parse(data.as_bytes()).unwrap();
                     let expected = Value::parse(expected.as_bytes()).unwrap();
-                    assert_eq!(
-                        (data.at(["order", "x"]), errors),
-                        (Some(&expected), Vec::new()),
-                        "{line}"
-                    );
+                    assert_eq!((data.at(["order", "x"]), errors), (Some(&expected), Vec::new()), "{line}");
                 }
             }
         }
@@ -483,10 +460,7 @@ mod tests {
             r#"{"at":"2026-01-01T00:00:00Z","price":"1.50","key":"A-b","extra":{"a":[1,null,{"b":2.5}]},"odd":[1]}"#;
         let (fields, numbers) = ("at price key extra odd", r#"{"price":12345678901234567890,"odd":3}"#);
         assert_eq!(order(fields, data), (format!(r#"{{"order":{data}}}"#), vec![]));
-        assert_eq!(
-            order("price odd", numbers),
-            (format!(r#"{{"order":{numbers}}}"#), vec![])
-        );
+        assert_eq!(order("price odd", numbers), (format!(r#"{{"order":{numbers}}}"#), vec![]));
         let (data, errors) = order("at price key", r#"{"at":1,"price":true,"key":{"a":1}}"#);
         assert_eq!(data, r#"{"order":{"at":null,"price":null,"key":null}}"#);
         assert_eq!(
@@ -529,18 +503,9 @@ mod tests {
     #[test]
     fn messages_tell_little_of_large_values() {
         let (_, errors) = order("count", &format!(r#"{{"count":"{}"}}"#, "é".repeat(100_000)));
-        assert_eq!(
-            errors,
-            [format!(
-                "[order,count] Int cannot represent non-integer value: '{}...",
-                "é".repeat(59)
-            )]
-        );
+        assert_eq!(errors, [format!("[order,count] Int cannot represent non-integer value: '{}...", "é".repeat(59))]);
         let (_, errors) = order("count", &format!(r#"{{"count":[{}1]}}"#, "[],".repeat(100_000)));
-        assert_eq!(
-            errors[0].len(),
-            "[order,count] Int cannot represent non-integer value: ".len() + 63
-        );
+        assert_eq!(errors[0].len(), "[order,count] Int cannot represent non-integer value: ".len() + 63);
     }
 
     #[test]
@@ -555,10 +520,7 @@ mod tests {
         );
         // The first null that propagates ends its object; what has failed before it is still told.
         assert_eq!(
-            order(
-                "strict { price sku amount }",
-                r#"{"strict":[{"price":"x","sku":"a","amount":"y"}]}"#
-            ),
+            order("strict { price sku amount }", r#"{"strict":[{"price":"x","sku":"a","amount":"y"}]}"#),
             (
                 r#"{"order":null}"#.into(),
                 vec![
@@ -583,19 +545,14 @@ mod tests {
         );
         assert_eq!(
             parts(&projected("subscription { strictOrder { id } }", "{}")),
-            (
-                "null".into(),
-                vec!["[strictOrder,id] Cannot return null for non-nullable field Order.id.".into()]
-            )
+            ("null".into(), vec!["[strictOrder,id] Cannot return null for non-nullable field Order.id.".into()])
         );
     }
 
     #[test]
     fn shapes_must_fit() {
-        let (data, errors) = order(
-            "items { sku } customer { id } owner { id }",
-            r#"{"items":{"sku":"a"},"customer":"x","owner":[]}"#,
-        );
+        let (data, errors) =
+            order("items { sku } customer { id } owner { id }", r#"{"items":{"sku":"a"},"customer":"x","owner":[]}"#);
         assert_eq!(data, r#"{"order":{"items":null,"customer":null,"owner":null}}"#);
         assert_eq!(
             errors,
@@ -609,20 +566,13 @@ mod tests {
 
     #[test]
     fn abstract_types_are_told_by_typename() {
-        let node = |data: &str| {
-            parts(&projected(
-                "subscription { node { id ... on Order { status } __typename } }",
-                data,
-            ))
-        };
+        let node =
+            |data: &str| parts(&projected("subscription { node { id ... on Order { status } __typename } }", data));
         assert_eq!(
             node(r#"{"__typename":"Order","id":1}"#).0,
             r#"{"node":{"id":"1","status":null,"__typename":"Order"}}"#
         );
-        assert_eq!(
-            node(r#"{"__typename":"Customer","id":1}"#).0,
-            r#"{"node":{"id":"1","__typename":"Customer"}}"#
-        );
+        assert_eq!(node(r#"{"__typename":"Customer","id":1}"#).0, r#"{"node":{"id":"1","__typename":"Customer"}}"#);
         let must =
             "[node] Abstract type 'Node' must resolve to an Object type at runtime for field 'Subscription.node'.";
         assert_eq!(node(r#"{"id":1}"#), (r#"{"node":null}"#.into(), vec![must.into()]));
@@ -631,20 +581,14 @@ mod tests {
             node(r#"{"__typename":"User"}"#).1,
             ["[node] Runtime Object type 'User' is not a possible type for 'Node'."]
         );
-        let found = parts(&projected(
-            "subscription { found { ... on User { name } } }",
-            r#"{"__typename":"Order"}"#,
-        ));
+        let found = parts(&projected("subscription { found { ... on User { name } } }", r#"{"__typename":"Order"}"#));
         assert_eq!(found, (r#"{"found":{}}"#.into(), vec![]));
     }
 
     #[test]
     fn roots_may_be_of_any_type() {
         let data = r#"{"b":[1,{"a":null}]}"#;
-        assert_eq!(
-            projected("subscription { json }", data),
-            format!(r#"{{"data":{{"json":{data}}}}}"#)
-        );
+        assert_eq!(projected("subscription { json }", data), format!(r#"{{"data":{{"json":{data}}}}}"#));
         let tree = Value::List(vec![Value::Null, Value::Object(Default::default())]);
         assert_eq!(
             project(&plan("subscription { orders { total } }"), Source::Read(&tree), ROOM).unwrap(),
@@ -668,17 +612,12 @@ mod tests {
         );
         let items = Value::List(vec![Value::Failed(Arc::new(error.clone())), Value::Null]);
         let tree = Value::Object(
-            [("rows".into(), Value::List(vec![items])), ("id".into(), Value::Int(1))]
-                .into_iter()
-                .collect(),
+            [("rows".into(), Value::List(vec![items])), ("id".into(), Value::Int(1))].into_iter().collect(),
         );
         let plan = plan("subscription { order { rows id } }");
         assert_eq!(
             parts(&project(&plan, Source::Read(&tree), ROOM).unwrap()),
-            (
-                r#"{"order":{"rows":[[null,null]],"id":"1"}}"#.into(),
-                vec!["[order,rows,0,0] late TIMEOUT".into()]
-            )
+            (r#"{"order":{"rows":[[null,null]],"id":"1"}}"#.into(), vec!["[order,rows,0,0] late TIMEOUT".into()])
         );
     }
 
@@ -686,10 +625,7 @@ mod tests {
     fn errors_stand_in_one_order() {
         let query = "subscription { order { b: count items { amount } ... on Order { a: count b: count } } }";
         let (_, errors) = parts(&projected(query, r#"{"count":"x","items":[{"amount":1}, {}]}"#));
-        let places = errors
-            .iter()
-            .map(|error| error.split(' ').next().unwrap())
-            .collect::<Vec<_>>();
+        let places = errors.iter().map(|error| error.split(' ').next().unwrap()).collect::<Vec<_>>();
         assert_eq!(places, ["[order,b]", "[order,items,1,amount]", "[order,a]"]);
         let text = projected(query, r#"{"count":"x"}"#);
         assert!(
@@ -724,18 +660,12 @@ mod tests {
     fn a_result_ends_at_its_limit() {
         let plan = plan("subscription { order { items { sku price } } }");
         let items = |price: &str| {
-            format!(
-                r#"{{"items":[{}{{"sku":"b"}}]}}"#,
-                format!(r#"{{"sku":"a","price":{price}}},"#).repeat(1000)
-            )
+            format!(r#"{{"items":[{}{{"sku":"b"}}]}}"#, format!(r#"{{"sku":"a","price":{price}}},"#).repeat(1000))
         };
         for data in [items("1.5"), items("\"x\"")] {
             let data = Value::parse(data.as_bytes()).unwrap();
             let whole = project(&plan, Source::Passthrough(&data), ROOM).unwrap();
-            assert_eq!(
-                project(&plan, Source::Passthrough(&data), whole.len()).as_ref(),
-                Ok(&whole)
-            );
+            assert_eq!(project(&plan, Source::Passthrough(&data), whole.len()).as_ref(), Ok(&whole));
             for room in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
                 assert_eq!(project(&plan, Source::Passthrough(&data), room), Err(TooLarge(room)));
             }

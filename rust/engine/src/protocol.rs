@@ -172,10 +172,7 @@ impl Close {
 
     const fn fixed(code: u16, reason: &'static str) -> Close {
         assert!(reason.len() <= Close::MAX_REASON);
-        Close {
-            code,
-            reason: Cow::Borrowed(reason),
-        }
+        Close { code, reason: Cow::Borrowed(reason) }
     }
 
     /// A frame that is no message of the protocol; `detail` says why.
@@ -215,12 +212,7 @@ enum Phase {
 impl Protocol {
     /// The machine of a socket that has just been accepted.
     pub fn new(settings: Settings, now: Instant) -> Protocol {
-        Protocol {
-            settings,
-            phase: Phase::Opened,
-            deadline: now + settings.init_timeout,
-            operations: HashSet::new(),
-        }
+        Protocol { settings, phase: Phase::Opened, deadline: now + settings.init_timeout, operations: HashSet::new() }
     }
 
     /// Takes the client's next frame.
@@ -357,10 +349,7 @@ impl Protocol {
             return refused(code::LIMIT_EXCEEDED, "Too many subscriptions on this connection");
         }
         let Some(resume) = resume else {
-            return refused(
-                code::BAD_USER_INPUT,
-                "extensions.resume is neither a boolean nor {\"after\": token}",
-            );
+            return refused(code::BAD_USER_INPUT, "extensions.resume is neither a boolean nor {\"after\": token}");
         };
         self.operations.insert(Arc::clone(&operation.id));
         Some(Action::Subscribe(Subscribe { resume, ..operation }))
@@ -536,10 +525,7 @@ mod tests {
         let expected = r#"{"data":null,"errors":[{"message":"}"}],"extensions":{"dropped":2}}"#;
         assert_eq!(result(body, Some(extensions)), expected);
         assert_eq!(result(body, None), body);
-        assert_eq!(
-            next("1", body, Some(extensions)),
-            format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#)
-        );
+        assert_eq!(next("1", body, Some(extensions)), format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#));
     }
 
     #[test]
@@ -568,20 +554,9 @@ mod tests {
             }
         }
         assert_eq!(Close::new(4000, "x".repeat(122)).reason(), "x".repeat(122));
-        assert_eq!(
-            Close::new(4000, "x".repeat(123)).reason(),
-            format!("{}…", "x".repeat(119))
-        );
+        assert_eq!(Close::new(4000, "x".repeat(123)).reason(), format!("{}…", "x".repeat(119)));
         assert_eq!(Close::already_exists(&"y".repeat(92)).reason().len(), Close::MAX_REASON);
-        assert!(
-            Close::already_exists(&"y".repeat(92))
-                .reason()
-                .ends_with("y already exists")
-        );
-        assert!(
-            Close::already_exists(&"y".repeat(93))
-                .reason()
-                .ends_with("y… already exists")
-        );
+        assert!(Close::already_exists(&"y".repeat(92)).reason().ends_with("y already exists"));
+        assert!(Close::already_exists(&"y".repeat(93)).reason().ends_with("y… already exists"));
     }
 }

@@ -57,14 +57,8 @@ pub struct Call {
 }
 
 enum Destination {
-    Class {
-        class: Arc<ResolveClass>,
-        number: u64,
-    },
-    One {
-        plan: Arc<Plan>,
-        outcome: tokio::sync::oneshot::Sender<Outcome>,
-    },
+    Class { class: Arc<ResolveClass>, number: u64 },
+    One { plan: Arc<Plan>, outcome: tokio::sync::oneshot::Sender<Outcome> },
 }
 
 /// What a function gave: a tree of what was read, or why not.
@@ -78,29 +72,11 @@ impl Call {
         viewer: Arc<Viewer>,
     ) -> (Call, tokio::sync::oneshot::Receiver<Outcome>) {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let Operation {
-            field, arguments, plan, ..
-        } = operation;
-        let watcher = field.declaration.takes_info.then(|| Watcher {
-            viewer,
-            plan: plan.clone(),
-        });
-        let destination = Destination::One {
-            plan: plan.clone(),
-            outcome: sender,
-        };
+        let Operation { field, arguments, plan, .. } = operation;
+        let watcher = field.declaration.takes_info.then(|| Watcher { viewer, plan: plan.clone() });
+        let destination = Destination::One { plan: plan.clone(), outcome: sender };
         let (field, arguments) = (field.clone(), arguments.clone());
-        (
-            Call {
-                field,
-                event,
-                arguments,
-                watcher,
-                destination,
-                finished: false,
-            },
-            receiver,
-        )
+        (Call { field, event, arguments, watcher, destination, finished: false }, receiver)
     }
 
     /// What has to be read of the function's result: what those who wait for it have selected. `None`: nobody does any more.
@@ -150,22 +126,12 @@ pub struct ClassKey {
 impl ClassKey {
     /// The key of an operation for a viewer, and what the function may know of who is watching.
     pub fn of(operation: &Operation, viewer: &Arc<Viewer>) -> (Arc<ClassKey>, Option<Watcher>) {
-        let Operation {
-            field,
-            plan,
-            arguments_key,
-            ..
-        } = operation;
-        let watcher = field.declaration.takes_info.then(|| Watcher {
-            viewer: viewer.clone(),
-            plan: plan.clone(),
-        });
+        let Operation { field, plan, arguments_key, .. } = operation;
+        let watcher = field.declaration.takes_info.then(|| Watcher { viewer: viewer.clone(), plan: plan.clone() });
         let key = ClassKey {
             field: field.index,
             arguments: arguments_key.clone(),
-            watcher: watcher
-                .as_ref()
-                .map(|_| (viewer.key.clone(), plan.selection_key.clone())),
+            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
         };
         (Arc::new(key), watcher)
     }
@@ -223,14 +189,7 @@ impl ResolveClass {
         shared: Arc<Shared>,
     ) -> Arc<ResolveClass> {
         let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
-        Arc::new(ResolveClass {
-            key,
-            field,
-            arguments,
-            watcher,
-            shared,
-            state: Mutex::default(),
-        })
+        Arc::new(ResolveClass { key, field, arguments, watcher, shared, state: Mutex::default() })
     }
 
     /// Takes an event that these groups hear of, or drops it where too many wait.
@@ -250,12 +209,7 @@ impl ResolveClass {
         }
         state.waiting_bytes += event.size;
         let under_way = self.shared.calls.start();
-        state.slots.push_back(Slot {
-            event: event.clone(),
-            groups,
-            outcome: None,
-            _under_way: under_way,
-        });
+        state.slots.push_back(Slot { event: event.clone(), groups, outcome: None, _under_way: under_way });
         let calls = self.start(&mut state);
         drop(state);
         self.call(calls);
@@ -270,13 +224,7 @@ impl ResolveClass {
         state.slots[at].outcome = Some(outcome);
         while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
             // Delivered under the lock: a later event of the class must not overtake.
-            if let Some(Slot {
-                event,
-                groups,
-                outcome: Some(outcome),
-                _under_way,
-            }) = state.slots.pop_front()
-            {
+            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way }) = state.slots.pop_front() {
                 state.first += 1;
                 state.started -= 1;
                 let source = match &outcome {
@@ -307,10 +255,7 @@ impl ResolveClass {
                 event,
                 arguments: self.arguments.clone(),
                 watcher: self.watcher.clone(),
-                destination: Destination::Class {
-                    class: self.clone(),
-                    number,
-                },
+                destination: Destination::Class { class: self.clone(), number },
                 finished: false,
             });
         }

@@ -17,10 +17,7 @@ pub(crate) fn built_in(name: &str, input: Input<'_>) -> Result<Value, &'static s
         "Boolean" => match input {
             Input::Json(Value::Bool(flag)) => Ok(Value::Bool(*flag)),
             Input::Json(_) => Err("represent a non boolean value"),
-            Input::Literal(literal) => literal
-                .to_bool()
-                .map(Value::Bool)
-                .ok_or("represent a non boolean value"),
+            Input::Literal(literal) => literal.to_bool().map(Value::Bool).ok_or("represent a non boolean value"),
         },
         "String" => text(input).ok_or("represent a non string value").and_then(without_nul),
         _ => id(input).ok_or("represent value").and_then(|text| without_nul(&text)),
@@ -61,9 +58,7 @@ fn int(input: Input<'_>) -> Result<Value, &'static str> {
         },
         Input::Json(_) => Err("represent non-integer value"),
     };
-    i32::try_from(number?)
-        .map(|number| Value::Int(number.into()))
-        .map_err(|_| TOO_LARGE)
+    i32::try_from(number?).map(|number| Value::Int(number.into())).map_err(|_| TOO_LARGE)
 }
 
 fn text<'a>(input: Input<'a>) -> Option<&'a str> {
@@ -116,9 +111,7 @@ pub(crate) fn custom(name: &str, value: Value) -> Result<Value, &'static str> {
 }
 
 fn decimal(text: &str) -> Option<String> {
-    let is_number = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     (is_number && text.parse::<f64>().is_ok()).then(|| text.to_owned())
 }
 
@@ -159,9 +152,7 @@ fn naive_date(text: &str) -> Option<NaiveDate> {
 
 fn naive_time(text: &str) -> Option<NaiveTime> {
     let is_time = text.bytes().all(|byte| byte.is_ascii_digit() || b":.".contains(&byte));
-    let parsed = ["%H:%M:%S%.f", "%H:%M"]
-        .iter()
-        .find_map(|format| NaiveTime::parse_from_str(text, format).ok());
+    let parsed = ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok());
     parsed.filter(|_| is_time && text.len() >= 5)
 }
 
@@ -170,11 +161,7 @@ fn clock(time: NaiveTime, zone: Option<FixedOffset>) -> Option<String> {
     if time.nanosecond() >= 1_000_000_000 {
         return None;
     }
-    let format = if time.nanosecond() < 1_000 {
-        "%H:%M:%S"
-    } else {
-        "%H:%M:%S%.6f"
-    };
+    let format = if time.nanosecond() < 1_000 { "%H:%M:%S" } else { "%H:%M:%S%.6f" };
     let zone = zone.map_or_else(String::new, |zone| zone.to_string());
     Some(time.format(format).to_string() + &zone)
 }
@@ -212,11 +199,7 @@ pub(crate) fn write_python(value: &Value, longest: usize, out: &mut String) {
 }
 
 fn quote(text: &str, longest: usize, out: &mut String) {
-    let mark = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(mark);
     for letter in text.chars().take(longest + 1) {
         if letter == mark || letter == '\\' || letter.is_control() {

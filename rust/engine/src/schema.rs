@@ -132,11 +132,7 @@ impl Schema {
     /// Checks everything.
     pub fn build(input: SchemaInput) -> Result<Arc<Schema>, SchemaError> {
         let (sdl, graphql) = sdl::parse(input.sdl)?;
-        let root = graphql
-            .schema_definition
-            .subscription
-            .as_ref()
-            .map(|root| root.name.clone());
+        let root = graphql.schema_definition.subscription.as_ref().map(|root| root.name.clone());
         let root = root.ok_or_else(|| SchemaError("the schema has no subscription type".into()))?;
         let mut schema = Schema {
             implementers: graphql.implementers_map(),
@@ -170,9 +166,7 @@ impl Schema {
             }
             schema.fields.insert(field.name.clone(), Arc::new(field));
         }
-        let missing = schema
-            .root_fields()
-            .find(|name| !schema.fields.contains_key(name.as_str()));
+        let missing = schema.root_fields().find(|name| !schema.fields.contains_key(name.as_str()));
         if let Some(name) = missing {
             let (root, snake) = (&schema.root, snake_case(name));
             return Err(SchemaError(format!(
@@ -241,53 +235,28 @@ impl Schema {
         };
         let fields = self.fields.values().map(|field| {
             let owner = format!("{}.{}", self.root, field.name);
-            let arguments = references(
-                &owner,
-                &mut field.definition.arguments.iter().map(|argument| &**argument),
-            );
-            object(vec![
-                ("field", Value::string(field.name.clone())),
-                ("arguments", arguments),
-            ])
+            let arguments = references(&owner, &mut field.definition.arguments.iter().map(|argument| &**argument));
+            object(vec![("field", Value::string(field.name.clone())), ("arguments", arguments)])
         });
         let (mut inputs, mut enums) = (Vec::new(), Vec::new());
-        for (name, definition) in self
-            .graphql
-            .types
-            .iter()
-            .filter(|(_, definition)| !definition.is_built_in())
-        {
+        for (name, definition) in self.graphql.types.iter().filter(|(_, definition)| !definition.is_built_in()) {
             match definition {
                 ExtendedType::InputObject(input) => {
-                    inputs.push((
-                        name.as_str(),
-                        references(name, &mut input.fields.values().map(|field| &***field)),
-                    ));
+                    inputs.push((name.as_str(), references(name, &mut input.fields.values().map(|field| &***field))));
                 }
                 ExtendedType::Enum(values) => {
-                    let names = values
-                        .values
-                        .keys()
-                        .map(|value| Value::string(value.as_str()))
-                        .collect();
+                    let names = values.values.keys().map(|value| Value::string(value.as_str())).collect();
                     enums.push((name.as_str(), Value::List(names)));
                 }
                 _ => {}
             }
         }
         let fields = Value::List(fields.collect());
-        object(vec![
-            ("fields", fields),
-            ("inputs", object(inputs)),
-            ("enums", object(enums)),
-        ])
+        object(vec![("fields", fields), ("inputs", object(inputs)), ("enums", object(enums))])
     }
 
     fn root_fields(&self) -> impl Iterator<Item = &Name> {
-        self.graphql
-            .get_object(&self.root)
-            .into_iter()
-            .flat_map(|object| object.fields.keys())
+        self.graphql.get_object(&self.root).into_iter().flat_map(|object| object.fields.keys())
     }
 
     /// Coerces every default of the schema once. One may need another (an input object's field); one that needs itself is
@@ -355,17 +324,10 @@ impl Schema {
             let (type_name, field) = coordinate.split_once('.').ok_or_else(unknown)?;
             // The root type is `Subscription` to Python, whatever the SDL calls it.
             let is_root = type_name == "Subscription" && !self.graphql.types.contains_key(type_name);
-            let type_name = if is_root {
-                self.root.clone()
-            } else {
-                Name::new(type_name).map_err(|_| unknown())?
-            };
+            let type_name = if is_root { self.root.clone() } else { Name::new(type_name).map_err(|_| unknown())? };
             self.graphql.type_field(&type_name, field).map_err(|_| unknown())?;
             let behind = self.possible_types(&type_name);
-            for name in behind
-                .iter()
-                .chain((!behind.contains(&type_name)).then_some(&type_name))
-            {
+            for name in behind.iter().chain((!behind.contains(&type_name)).then_some(&type_name)) {
                 self.add_guard(format!("{name}.{field}"), guard);
             }
         }
@@ -377,9 +339,7 @@ impl Schema {
         let both = match self.guards.get(&coordinate) {
             Some(first) if first == guard => return,
             Some(first) => {
-                let pairs = first
-                    .iter()
-                    .flat_map(|a| guard.iter().map(move |b| [a.as_slice(), b].concat()));
+                let pairs = first.iter().flat_map(|a| guard.iter().map(move |b| [a.as_slice(), b].concat()));
                 pairs.collect()
             }
             None => guard.clone(),
@@ -392,19 +352,14 @@ impl Field {
     fn build(schema: &Schema, index: usize, declaration: Declaration) -> Result<Field, SchemaError> {
         let root = &schema.root;
         let wrong = |problem: String| {
-            SchemaError(format!(
-                "{} ({root}.{}): {problem}",
-                declaration.function, declaration.field
-            ))
+            SchemaError(format!("{} ({root}.{}): {problem}", declaration.function, declaration.field))
         };
         let definition = schema.graphql.type_field(root, &declaration.field).ok();
         // Introspection fields have no function.
-        let definition = definition
-            .filter(|_| !declaration.field.starts_with("__"))
-            .ok_or_else(|| {
-                let names: Vec<&str> = schema.root_fields().map(Name::as_str).collect();
-                wrong(format!("there is no such field, expected one of {}", names.join(", ")))
-            })?;
+        let definition = definition.filter(|_| !declaration.field.starts_with("__")).ok_or_else(|| {
+            let names: Vec<&str> = schema.root_fields().map(Name::as_str).collect();
+            wrong(format!("there is no such field, expected one of {}", names.join(", ")))
+        })?;
         let argument = |name: &str| {
             let coordinate = |argument: &InputValueDefinition| format!("{root}.{}.{}", definition.name, argument.name);
             let found = |argument: &&Node<InputValueDefinition>| schema.python_name(&coordinate(argument)) == name;
@@ -459,11 +414,7 @@ impl Schema {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            for object in self
-                .possible_types(&name)
-                .iter()
-                .filter_map(|name| self.graphql.get_object(name))
-            {
+            for object in self.possible_types(&name).iter().filter_map(|name| self.graphql.get_object(name)) {
                 seen.insert(object.name.to_string());
                 for field in object.fields.values() {
                     if !field.arguments.is_empty() {
@@ -487,10 +438,7 @@ impl Schema {
                         return Some(OperandKind::Json);
                     };
                     let python_name = |name: &Name| self.python_name(&format!("{}.{name}", input.name));
-                    let found = input
-                        .fields
-                        .values()
-                        .find(|field| python_name(&field.name) == step.as_str());
+                    let found = input.fields.values().find(|field| python_name(&field.name) == step.as_str());
                     // There is no way through a list.
                     ty = &found.filter(|_| !ty.is_list())?.ty;
                 }

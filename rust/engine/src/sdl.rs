@@ -18,9 +18,7 @@ use crate::schema::SchemaError;
 /// Parses and validates; what the user may leave out is added.
 pub(crate) fn parse(mut sdl: String) -> Result<(String, Valid<Schema>), SchemaError> {
     let fault = |errors: &DiagnosticList| SchemaError(format!("the SDL is not valid: {}", describe(errors)));
-    let document = Parser::new()
-        .parse_ast(sdl.as_str(), "schema.graphql")
-        .map_err(|error| fault(&error.errors))?;
+    let document = Parser::new().parse_ast(sdl.as_str(), "schema.graphql").map_err(|error| fault(&error.errors))?;
     let mut has_query = [false, false];
     let mut has_one_of = false;
     let mut is_explicit = false;
@@ -134,19 +132,11 @@ impl Links {
             // https://specs.apollo.dev/federation/v2.3 is `federation` unless `as` says otherwise.
             let mut segments = text("url").or_else(|| text("feature")).unwrap_or_default().rsplit('/');
             let last = segments.next();
-            let is_version = |last: &str| {
-                last.strip_prefix('v')
-                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-            };
-            let name = if last.is_some_and(is_version) {
-                segments.next()
-            } else {
-                last
-            };
+            let is_version =
+                |last: &str| last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            let name = if last.is_some_and(is_version) { segments.next() } else { last };
             links.namespaces.extend(text("as").or(name).map(str::to_owned));
-            let imports = link
-                .specified_argument_by_name("import")
-                .and_then(|value| value.as_list());
+            let imports = link.specified_argument_by_name("import").and_then(|value| value.as_list());
             for import in imports.unwrap_or_default() {
                 let (name, local) = match &**import {
                     Value::String(name) => (name.as_str(), name.as_str()),
@@ -179,12 +169,7 @@ impl Links {
 
 /// Keeps the directives of a schema that `keep` says yes to.
 fn retain(schema: &mut Schema, keep: &mut dyn FnMut(&Node<Directive>) -> bool) {
-    schema
-        .schema_definition
-        .make_mut()
-        .directives
-        .0
-        .retain(|directive| keep(directive));
+    schema.schema_definition.make_mut().directives.0.retain(|directive| keep(directive));
     for definition in schema.types.values_mut().filter(|definition| !definition.is_built_in()) {
         let directives = match definition {
             ExtendedType::Scalar(scalar) => &mut scalar.make_mut().directives,

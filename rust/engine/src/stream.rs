@@ -117,10 +117,8 @@ impl Stream {
         });
         match started {
             Ok(Started::Live(subscription)) => {
-                let expires = ask
-                    .viewer
-                    .expires_in(Utc::now())
-                    .map(|left| tokio::time::Instant::now().into_std() + left);
+                let expires =
+                    ask.viewer.expires_in(Utc::now()).map(|left| tokio::time::Instant::now().into_std() + left);
                 let timed: Weak<dyn Timed> = Arc::<Stream>::downgrade(&stream);
                 let mut state = stream.state.lock();
                 state.subscription = Some(subscription);
@@ -185,9 +183,7 @@ impl Stream {
             (state.subscription.take(), state.alarm.take())
         };
         self.engine.timers.set(&mut alarm, None, Weak::<Stream>::new());
-        self.engine
-            .streams
-            .remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
+        self.engine.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
         subscription.map_or(0, |subscription| subscription.close())
     }
 
@@ -201,11 +197,7 @@ impl Stream {
     pub(crate) fn drain(&self) {
         self.complete();
         let mut state = self.state.lock();
-        if state
-            .subscription
-            .as_ref()
-            .is_none_or(|subscription| subscription.mailbox.waiting() == 0)
-        {
+        if state.subscription.as_ref().is_none_or(|subscription| subscription.mailbox.waiting() == 0) {
             state.under_way = None;
         }
     }

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::GraphQLError;
@@ -256,15 +256,8 @@ impl Decimal {
         let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
             // An exponent beyond 64 bits is as good as the end of the scale.
             Some((mantissa, exponent)) => {
-                let far = if exponent.starts_with('-') {
-                    i64::MIN / 4
-                } else {
-                    i64::MAX / 4
-                };
-                (
-                    mantissa,
-                    exponent.parse::<i64>().unwrap_or(far).clamp(i64::MIN / 4, i64::MAX / 4),
-                )
+                let far = if exponent.starts_with('-') { i64::MIN / 4 } else { i64::MAX / 4 };
+                (mantissa, exponent.parse::<i64>().unwrap_or(far).clamp(i64::MIN / 4, i64::MAX / 4))
             }
             None => (rest, 0),
         };
@@ -276,18 +269,10 @@ impl Decimal {
         let leading = digits.len() - digits.trim_start_matches('0').len();
         let trimmed = digits.trim_matches('0');
         if trimmed.is_empty() {
-            return Some(Decimal {
-                negative: false,
-                digits: "".into(),
-                point: 0,
-            });
+            return Some(Decimal { negative: false, digits: "".into(), point: 0 });
         }
         let point = whole.len() as i64 - leading as i64 + exponent;
-        Some(Decimal {
-            negative,
-            digits: trimmed.into(),
-            point,
-        })
+        Some(Decimal { negative, digits: trimmed.into(), point })
     }
 
     /// Whether it is a whole number.
@@ -464,7 +449,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(64), RandomState::default());
+        let mut object =
+            Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(64), RandomState::default());
         while let Some((key, value)) = members.next_entry::<Box<str>, Value>()? {
             object.insert(key, value);
         }

@@ -25,10 +25,7 @@ const BYTES: usize = 40;
 const TOGETHER: usize = 60;
 
 fn body(number: usize, size: usize) -> Arc<Body> {
-    Arc::new(Body {
-        json: format!("{number:0>size$}"),
-        offset: None,
-    })
+    Arc::new(Body { json: format!("{number:0>size$}"), offset: None })
 }
 
 fn number(body: &Body) -> usize {
@@ -112,11 +109,7 @@ fn overflow() -> impl Strategy<Value = Overflow> {
 }
 
 fn mailbox(id: &str, overflow: Overflow, outbox: &Arc<Outbox>, metrics: &Arc<Metrics>) -> Arc<Mailbox> {
-    let capacity = Capacity {
-        messages: MESSAGES,
-        bytes: BYTES,
-        overflow,
-    };
+    let capacity = Capacity { messages: MESSAGES, bytes: BYTES, overflow };
     Mailbox::new(id.into(), false, capacity, outbox.clone(), metrics.clone())
 }
 

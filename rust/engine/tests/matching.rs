@@ -44,16 +44,10 @@ fn event(event_type: &str, data: &Json, previous: Option<&Json>) -> Event {
 }
 
 fn viewer(fields: &Json) -> Viewer {
-    let expires_at = fields["expires_at"]
-        .as_str()
-        .map(|text| DateTime::parse_from_rfc3339(text).unwrap().to_utc());
+    let expires_at = fields["expires_at"].as_str().map(|text| DateTime::parse_from_rfc3339(text).unwrap().to_utc());
     let mut fields = fields.clone();
     fields.as_object_mut().unwrap().remove("expires_at");
-    Viewer {
-        expires_at,
-        fields: value(&fields),
-        ..Viewer::default()
-    }
+    Viewer { expires_at, fields: value(&fields), ..Viewer::default() }
 }
 
 fn compile(expr: &Json) -> Result<Predicate, String> {
@@ -109,9 +103,7 @@ fn id_text(model: &Model) -> Option<String> {
         Model::Typed(Json::String(text)) => Some(text.clone()),
         Model::Typed(Json::Number(number)) => {
             let text = number.to_string();
-            text.bytes()
-                .all(|byte| byte == b'-' || byte.is_ascii_digit())
-                .then_some(text)
+            text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()).then_some(text)
         }
         _ => None,
     }
@@ -173,11 +165,7 @@ fn operand(operand: &Json, world: World<'_>) -> (Model, bool, bool) {
                 let plain: Vec<Json> = items.iter().map(|item| item[1].clone()).collect();
                 return (Model::Typed(plain.into()), true, false);
             }
-            (
-                Model::TypedList(items.iter().map(|item| self::operand(item, world).0).collect()),
-                true,
-                false,
-            )
+            (Model::TypedList(items.iter().map(|item| self::operand(item, world).0).collect()), true, false)
         }
         other => panic!("{other}"),
     }
@@ -199,9 +187,7 @@ fn same_json(left: &Json, right: &Json) -> bool {
         }
         (Json::Object(left), Json::Object(right)) => {
             left.len() == right.len()
-                && left
-                    .iter()
-                    .all(|(key, value)| right.get(key).is_some_and(|other| same_json(value, other)))
+                && left.iter().all(|(key, value)| right.get(key).is_some_and(|other| same_json(value, other)))
         }
         _ => left == right,
     }
@@ -317,21 +303,11 @@ fn any_json() -> impl Strategy<Value = Json> {
 }
 
 fn ids() -> impl Strategy<Value = Json> {
-    prop::sample::select(vec![
-        json!("1"),
-        json!("42"),
-        json!("é"),
-        json!("18446744073709551616"),
-        Json::Null,
-    ])
+    prop::sample::select(vec![json!("1"), json!("42"), json!("é"), json!("18446744073709551616"), Json::Null])
 }
 
 fn instants() -> impl Strategy<Value = Json> {
-    prop::sample::select(vec![
-        json!("2026-01-01T00:00:00Z"),
-        json!("2026-01-01T00:00:00"),
-        Json::Null,
-    ])
+    prop::sample::select(vec![json!("2026-01-01T00:00:00Z"), json!("2026-01-01T00:00:00"), Json::Null])
 }
 
 fn object(members: Vec<(&'static str, BoxedStrategy<Json>)>) -> BoxedStrategy<Json> {
@@ -397,9 +373,7 @@ fn place() -> impl Strategy<Value = Json> {
 fn constant() -> impl Strategy<Value = Json> {
     let item = prop_oneof![
         scalar().prop_map(|json| json!(["literal", json])),
-        ids()
-            .prop_filter("a literal", Json::is_string)
-            .prop_map(|id| json!(["id", id])),
+        ids().prop_filter("a literal", Json::is_string).prop_map(|id| json!(["id", id])),
         Just(json!(["datetime", "2026-01-01T00:00:00+00:00"])),
     ];
     let references = prop::sample::select(vec![
@@ -427,17 +401,7 @@ fn constant() -> impl Strategy<Value = Json> {
 
 fn expr() -> impl Strategy<Value = Json> {
     let side = || prop_oneof![place(), constant()];
-    let tests = vec![
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "!=",
-        "is_in",
-        "contains",
-        "startswith",
-        "endswith",
-    ];
+    let tests = vec!["<", "<=", ">", ">=", "!=", "is_in", "contains", "startswith", "endswith"];
     let leaf = prop_oneof![
         5 => (place(), constant()).prop_map(|(left, right)| json!(["==", left, right])),
         1 => (constant(), side()).prop_map(|(left, right)| json!(["==", left, right])),
@@ -461,11 +425,7 @@ fn types() -> impl Strategy<Value = Option<Vec<String>>> {
 
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: default.cases.max(500),
-        failure_persistence: None,
-        ..default
-    }
+    ProptestConfig { cases: default.cases.max(500), failure_persistence: None, ..default }
 }
 
 proptest! {
@@ -534,15 +494,7 @@ proptest! {
 fn every_pair_is_what_the_model_says() {
     let values = [
         scalars(),
-        vec![
-            json!([]),
-            json!([1]),
-            json!([1.0]),
-            json!([42, null]),
-            json!(["42"]),
-            json!([null]),
-            json!([[1], 2]),
-        ],
+        vec![json!([]), json!([1]), json!([1.0]), json!([42, null]), json!(["42"]), json!([null]), json!([[1], 2])],
         vec![
             json!({}),
             json!({"a": 1, "b": [2]}),
@@ -552,10 +504,8 @@ fn every_pair_is_what_the_model_says() {
         ],
     ]
     .concat();
-    let (arguments, fields) = (
-        json!({"ids": ["42", null], "ats": ["2026-01-01T00:00:00Z", "x"]}),
-        json!({"user_id": "42"}),
-    );
+    let (arguments, fields) =
+        (json!({"ids": ["42", null], "ats": ["2026-01-01T00:00:00Z", "x"]}), json!({"user_id": "42"}));
     let mut sides: Vec<Json> = values.iter().map(|value| json!(["literal", value])).collect();
     sides.extend([
         json!(["data", ["b"]]),
@@ -565,35 +515,13 @@ fn every_pair_is_what_the_model_says() {
         json!(["argument", "ids", []]),
         json!(["argument", "ats", []]),
         json!(["datetime", "2026-01-01T00:00:00+00:00"]),
-        json!([
-            "list",
-            [["id", "42"], ["literal", 1], ["datetime", "2026-01-01T00:00:00+00:00"]]
-        ]),
+        json!(["list", [["id", "42"], ["literal", 1], ["datetime", "2026-01-01T00:00:00+00:00"]]]),
     ]);
-    let events: Vec<Json> = values
-        .iter()
-        .zip(values.iter().rev())
-        .map(|(a, b)| json!({"a": a, "b": b}))
-        .collect();
-    for test in [
-        "==",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "is_in",
-        "contains",
-        "startswith",
-        "endswith",
-    ] {
+    let events: Vec<Json> = values.iter().zip(values.iter().rev()).map(|(a, b)| json!({"a": a, "b": b})).collect();
+    for test in ["==", "!=", "<", "<=", ">", ">=", "is_in", "contains", "startswith", "endswith"] {
         for (side, turned) in sides.iter().flat_map(|side| [(side, false), (side, true)]) {
             let place = json!(["data", ["a"]]);
-            let expr = if turned {
-                json!([test, side, place])
-            } else {
-                json!([test, place, side])
-            };
+            let expr = if turned { json!([test, side, place]) } else { json!([test, place, side]) };
             let [yes, no] = [expr.clone(), json!(["~", expr])].map(|expr| {
                 let condition = Condition::new(None, Some(bind(&expr, &arguments, &fields)), None);
                 let mut index = Index::default();
@@ -602,21 +530,12 @@ fn every_pair_is_what_the_model_says() {
             });
             for data in &events {
                 let event = event("e", data, None);
-                let world = World {
-                    arguments: &arguments,
-                    viewer: &fields,
-                    data,
-                    previous: None,
-                };
+                let world = World { arguments: &arguments, viewer: &fields, data, previous: None };
                 let expected = model(&expr, world);
                 for ((condition, index), truth) in [(&yes, true), (&no, false)] {
                     let mut found = 0;
                     index.matches(&event, |()| found += 1);
-                    assert_eq!(
-                        condition.judge(&event) == Verdict::Match,
-                        expected == Some(truth),
-                        "{expr} of {data}"
-                    );
+                    assert_eq!(condition.judge(&event) == Verdict::Match, expected == Some(truth), "{expr} of {data}");
                     assert_eq!(found == 1, expected == Some(truth), "the index: {expr} of {data}");
                 }
             }
@@ -636,17 +555,8 @@ fn check(rows: &[(Json, Json, Option<bool>)]) {
     let fields = json!({"user_id": "7", "tenant_id": null, "roles": ["a"], "permissions": [], "sources": null,
                         "claims": {"none": null}, "expires_at": null});
     for (expr, data, expected) in rows {
-        assert_eq!(
-            truth(expr, &arguments, &fields, data, None),
-            *expected,
-            "{expr} of {data}"
-        );
-        let world = World {
-            arguments: &arguments,
-            viewer: &fields,
-            data,
-            previous: None,
-        };
+        assert_eq!(truth(expr, &arguments, &fields, data, None), *expected, "{expr} of {data}");
+        let world = World { arguments: &arguments, viewer: &fields, data, previous: None };
         assert_eq!(model(expr, world), *expected, "the model: {expr} of {data}");
     }
 }
@@ -670,52 +580,16 @@ fn ids_compare_as_text_with_strings_and_integers() {
         (id(">"), json!({"id": 5}), YES),
         (uuid.clone(), json!({"id": "0b9c7c1e-0000-4000-8000-00000000000a"}), YES),
         (uuid, json!({"id": "0B9C7C1E-0000-4000-8000-00000000000A"}), NO),
-        (
-            json!(["==", ["data", ["id"]], ["viewer", "tenant_id", []]]),
-            json!({"id": "1"}),
-            UNKNOWN,
-        ),
+        (json!(["==", ["data", ["id"]], ["viewer", "tenant_id", []]]), json!({"id": "1"}), UNKNOWN),
         (json!(["==", ["viewer", "user_id", []], ["literal", 7]]), json!({}), YES),
-        (
-            json!(["!=", ["viewer", "user_id", []], ["literal", long]]),
-            json!({}),
-            UNKNOWN,
-        ),
-        (
-            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
-            json!({"ids": [1, "2"]}),
-            YES,
-        ),
-        (
-            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
-            json!({"ids": [1, 2.0]}),
-            UNKNOWN,
-        ),
-        (
-            json!(["==", ["data", ["ids"]], ["argument", "ids", []]]),
-            json!({"ids": [2.0, 3]}),
-            NO,
-        ),
-        (
-            json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]),
-            json!({"id": 2}),
-            YES,
-        ),
-        (
-            json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]),
-            json!({"id": 2.0}),
-            UNKNOWN,
-        ),
-        (
-            json!(["contains", ["data", ["ids"]], ["argument", "id", []]]),
-            json!({"ids": ["x", 42]}),
-            YES,
-        ),
-        (
-            json!(["contains", ["data", ["ids"]], ["argument", "id", []]]),
-            json!({"ids": ["x", null]}),
-            UNKNOWN,
-        ),
+        (json!(["!=", ["viewer", "user_id", []], ["literal", long]]), json!({}), UNKNOWN),
+        (json!(["==", ["data", ["ids"]], ["argument", "ids", []]]), json!({"ids": [1, "2"]}), YES),
+        (json!(["==", ["data", ["ids"]], ["argument", "ids", []]]), json!({"ids": [1, 2.0]}), UNKNOWN),
+        (json!(["==", ["data", ["ids"]], ["argument", "ids", []]]), json!({"ids": [2.0, 3]}), NO),
+        (json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]), json!({"id": 2}), YES),
+        (json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]), json!({"id": 2.0}), UNKNOWN),
+        (json!(["contains", ["data", ["ids"]], ["argument", "id", []]]), json!({"ids": ["x", 42]}), YES),
+        (json!(["contains", ["data", ["ids"]], ["argument", "id", []]]), json!({"ids": ["x", null]}), UNKNOWN),
     ]);
 }
 
@@ -727,86 +601,26 @@ fn all_else_is_typed_json() {
         (is(json!(1)), json!({"x": 1.0}), YES),
         (is(json!(1)), json!({"x": "1"}), NO),
         (is(json!(1)), json!({"x": true}), NO),
-        (
-            is(json!(9_007_199_254_740_993_i64)),
-            json!({"x": 9_007_199_254_740_992_i64}),
-            NO,
-        ),
+        (is(json!(9_007_199_254_740_993_i64)), json!({"x": 9_007_199_254_740_992_i64}), NO),
         (is(big.clone()), json!({"x": big}), YES),
         (is(big), json!({"x": 18_446_744_073_709_551_615_u64}), NO),
-        (
-            is(json!({"a": 1, "b": [null]})),
-            json!({"x": {"b": [null], "a": 1.0}}),
-            YES,
-        ),
+        (is(json!({"a": 1, "b": [null]})), json!({"x": {"b": [null], "a": 1.0}}), YES),
         (is(json!([1, 2])), json!({"x": [2, 1]}), NO),
         (json!(["<", ["data", ["x"]], ["literal", "b"]]), json!({"x": "a"}), YES),
-        (
-            json!(["<", ["literal", "\u{ffff}"], ["data", ["x"]]]),
-            json!({"x": "\u{10000}"}),
-            YES,
-        ),
-        (
-            json!(["<", ["data", ["x"]], ["literal", "b"]]),
-            json!({"x": 1}),
-            UNKNOWN,
-        ),
-        (
-            json!(["<=", ["data", ["x"]], ["literal", true]]),
-            json!({"x": true}),
-            UNKNOWN,
-        ),
-        (
-            json!(["<=", ["data", ["x"]], ["literal", [1]]]),
-            json!({"x": [1]}),
-            UNKNOWN,
-        ),
-        (
-            json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]),
-            json!({"x": 1}),
-            YES,
-        ),
-        (
-            json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]),
-            json!({"x": 2}),
-            UNKNOWN,
-        ),
+        (json!(["<", ["literal", "\u{ffff}"], ["data", ["x"]]]), json!({"x": "\u{10000}"}), YES),
+        (json!(["<", ["data", ["x"]], ["literal", "b"]]), json!({"x": 1}), UNKNOWN),
+        (json!(["<=", ["data", ["x"]], ["literal", true]]), json!({"x": true}), UNKNOWN),
+        (json!(["<=", ["data", ["x"]], ["literal", [1]]]), json!({"x": [1]}), UNKNOWN),
+        (json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]), json!({"x": 1}), YES),
+        (json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]), json!({"x": 2}), UNKNOWN),
         (json!(["is_in", ["data", ["x"]], ["literal", []]]), json!({}), NO),
-        (
-            json!(["is_in", ["data", ["x"]], ["viewer", "sources", []]]),
-            json!({"x": 1}),
-            UNKNOWN,
-        ),
-        (
-            json!(["is_in", ["literal", "a"], ["viewer", "roles", []]]),
-            json!({}),
-            YES,
-        ),
-        (
-            json!(["contains", ["data", ["x"]], ["literal", "b"]]),
-            json!({"x": "abc"}),
-            YES,
-        ),
-        (
-            json!(["contains", ["data", ["x"]], ["literal", 1]]),
-            json!({"x": "1"}),
-            UNKNOWN,
-        ),
-        (
-            json!(["contains", ["data", ["x"]], ["literal", 1]]),
-            json!({"x": [2, 1.0]}),
-            YES,
-        ),
-        (
-            json!(["startswith", ["data", ["x"]], ["literal", "a"]]),
-            json!({"x": "abc"}),
-            YES,
-        ),
-        (
-            json!(["endswith", ["data", ["x"]], ["literal", "a"]]),
-            json!({"x": 1}),
-            UNKNOWN,
-        ),
+        (json!(["is_in", ["data", ["x"]], ["viewer", "sources", []]]), json!({"x": 1}), UNKNOWN),
+        (json!(["is_in", ["literal", "a"], ["viewer", "roles", []]]), json!({}), YES),
+        (json!(["contains", ["data", ["x"]], ["literal", "b"]]), json!({"x": "abc"}), YES),
+        (json!(["contains", ["data", ["x"]], ["literal", 1]]), json!({"x": "1"}), UNKNOWN),
+        (json!(["contains", ["data", ["x"]], ["literal", 1]]), json!({"x": [2, 1.0]}), YES),
+        (json!(["startswith", ["data", ["x"]], ["literal", "a"]]), json!({"x": "abc"}), YES),
+        (json!(["endswith", ["data", ["x"]], ["literal", "a"]]), json!({"x": 1}), UNKNOWN),
     ]);
 }
 
@@ -817,17 +631,11 @@ fn objects_are_found_whatever_their_order_of_keys() {
     index.insert(&Condition::new(None, Some(bind(&is, &json!({}), &json!({}))), None), ());
     let found = |text: &str| {
         let mut found = 0;
-        let event = Event {
-            data: Value::parse(text.as_bytes()).unwrap(),
-            ..event("e", &json!({}), None)
-        };
+        let event = Event { data: Value::parse(text.as_bytes()).unwrap(), ..event("e", &json!({}), None) };
         index.matches(&event, |()| found += 1);
         found
     };
-    assert_eq!(
-        [r#"{"x": {"b": 2, "a": 1}}"#, r#"{"x": {"b": 1, "a": 2}}"#].map(found),
-        [1, 0]
-    );
+    assert_eq!([r#"{"x": {"b": 2, "a": 1}}"#, r#"{"x": {"b": 1, "a": 2}}"#].map(found), [1, 0]);
 }
 
 #[test]
@@ -839,26 +647,14 @@ fn datetimes_compare_as_instants() {
         (at("<"), json!({"at": "2025-12-31T23:59:59.999999Z"}), YES),
         (at("!="), json!({"at": "2026-01-01T00:00:00"}), UNKNOWN),
         (at("!="), json!({"at": 0}), UNKNOWN),
-        (
-            json!(["==", ["data", ["at"]], ["argument", "at", []]]),
-            json!({"at": "2025-12-31T23:00:00-01:00"}),
-            YES,
-        ),
+        (json!(["==", ["data", ["at"]], ["argument", "at", []]]), json!({"at": "2025-12-31T23:00:00-01:00"}), YES),
         (
             json!(["==", ["data", ["at"]], ["literal", "2026-01-01T00:00:00Z"]]),
             json!({"at": "2026-01-01T01:00:00+01:00"}),
             NO,
         ),
-        (
-            json!(["<", ["data", ["at"]], ["viewer", "expires_at", []]]),
-            json!({"at": "2026-01-01T01:00:00Z"}),
-            UNKNOWN,
-        ),
-        (
-            json!(["==", ["argument", "id", []], ["datetime", "2026-01-01T00:00:00Z"]]),
-            json!({}),
-            UNKNOWN,
-        ),
+        (json!(["<", ["data", ["at"]], ["viewer", "expires_at", []]]), json!({"at": "2026-01-01T01:00:00Z"}), UNKNOWN),
+        (json!(["==", ["argument", "id", []], ["datetime", "2026-01-01T00:00:00Z"]]), json!({}), UNKNOWN),
     ]);
     assert!(compile(&json!(["<", ["data", ["at"]], ["datetime", "2026-01-01T00:00:00"]])).is_err());
 }
@@ -891,26 +687,11 @@ fn presence_is_never_unknown() {
 #[test]
 fn unknown_names_are_refused() {
     let error = |expr: Json| compile(&expr).unwrap_err();
-    assert_eq!(
-        error(json!(["==", ["data", ["id"]], ["argument", "ide", []]])),
-        "unknown argument \"ide\""
-    );
-    assert_eq!(
-        error(json!(["exists", ["argument", "filter", ["x"]]])),
-        "unknown argument \"filter.x\""
-    );
-    assert_eq!(
-        error(json!(["exists", ["viewer", "user", []]])),
-        "unknown viewer field \"user\""
-    );
-    assert_eq!(
-        error(json!(["exists", ["viewer", "user_id", ["x"]]])),
-        "unknown viewer field \"user_id.x\""
-    );
-    assert_eq!(
-        error(json!(["matches", ["data", ["x"]]])),
-        "unknown predicate [\"matches\",[\"data\",[\"x\"]]]"
-    );
+    assert_eq!(error(json!(["==", ["data", ["id"]], ["argument", "ide", []]])), "unknown argument \"ide\"");
+    assert_eq!(error(json!(["exists", ["argument", "filter", ["x"]]])), "unknown argument \"filter.x\"");
+    assert_eq!(error(json!(["exists", ["viewer", "user", []]])), "unknown viewer field \"user\"");
+    assert_eq!(error(json!(["exists", ["viewer", "user_id", ["x"]]])), "unknown viewer field \"user_id.x\"");
+    assert_eq!(error(json!(["matches", ["data", ["x"]]])), "unknown predicate [\"matches\",[\"data\",[\"x\"]]]");
 }
 
 #[test]
@@ -919,27 +700,15 @@ fn conditions_fold_and_share_a_key() {
     let condition = |expr: &Json, arguments: &Json| Condition::new(None, Some(bind(expr, arguments, &none)), None);
     let id = json!(["==", ["data", ["id"]], ["argument", "id", []]]);
     let optional = json!(["|", ["is_null", ["argument", "id", []]], id]);
-    assert_eq!(
-        condition(&optional, &json!({})).key(),
-        Condition::new(None, None, None).key()
-    );
-    assert_eq!(
-        condition(&optional, &json!({"id": "1"})).key(),
-        condition(&id, &json!({"id": "1"})).key()
-    );
-    assert_ne!(
-        condition(&id, &json!({"id": "1"})).key(),
-        condition(&id, &json!({"id": "2"})).key()
-    );
+    assert_eq!(condition(&optional, &json!({})).key(), Condition::new(None, None, None).key());
+    assert_eq!(condition(&optional, &json!({"id": "1"})).key(), condition(&id, &json!({"id": "1"})).key());
+    assert_ne!(condition(&id, &json!({"id": "1"})).key(), condition(&id, &json!({"id": "2"})).key());
     assert!(condition(&id, &json!({})).is_never());
     assert!(condition(&json!(["~", id]), &json!({})).is_never());
     let [a, b] = [1, 2].map(|n| json!(["==", ["data", ["x"]], ["literal", n]]));
     let [c, d] = ["y", "z"].map(|key| json!(["data", [key]]));
     assert!(condition(&json!(["&", a, b]), &json!({})).is_never());
-    assert_eq!(
-        condition(&json!(["==", c, d]), &json!({})).key(),
-        condition(&json!(["==", d, c]), &json!({})).key()
-    );
+    assert_eq!(condition(&json!(["==", c, d]), &json!({})).key(), condition(&json!(["==", d, c]), &json!({})).key());
     assert_eq!(
         condition(&json!(["|", a, b]), &json!({})).key(),
         condition(&json!(["|", b, ["|", a, b]]), &json!({})).key()
@@ -957,21 +726,9 @@ fn conditions(groups: usize) -> Vec<Condition> {
     let optional = |test: &str, name: &str, operand: Json| json!([test, ["data", [name]], operand]);
     let argument = json!(["argument", "id", []]);
     let shapes = [
-        json!([
-            "&",
-            optional("==", "id", argument.clone()),
-            optional("<", "n", json!(["literal", 3]))
-        ]),
-        json!([
-            "&",
-            optional("==", "n", json!(["argument", "any", []])),
-            optional("==", "id", argument.clone())
-        ]),
-        json!([
-            "&",
-            optional("<", "n", json!(["argument", "any", []])),
-            optional("startswith", "n", argument.clone())
-        ]),
+        json!(["&", optional("==", "id", argument.clone()), optional("<", "n", json!(["literal", 3]))]),
+        json!(["&", optional("==", "n", json!(["argument", "any", []])), optional("==", "id", argument.clone())]),
+        json!(["&", optional("<", "n", json!(["argument", "any", []])), optional("startswith", "n", argument.clone())]),
         optional("is_in", "at", json!(["argument", "ats", []])),
         optional("contains", "tags", argument),
     ];

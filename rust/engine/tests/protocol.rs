@@ -51,12 +51,8 @@ const SETTINGS: Settings = Settings {
     max_operations: 100,
 };
 
-const ACKNOWLEDGED: [&str; 4] = [
-    r#"> {"type":"connection_init"}"#,
-    "= authenticate {}",
-    "! acknowledge",
-    r#"< {"type":"connection_ack"}"#,
-];
+const ACKNOWLEDGED: [&str; 4] =
+    [r#"> {"type":"connection_init"}"#, "= authenticate {}", "! acknowledge", r#"< {"type":"connection_ack"}"#];
 
 #[test]
 fn transcripts() {
@@ -81,10 +77,7 @@ fn transcripts() {
 #[test]
 fn a_transcript_that_is_not_true_fails() {
     for (transcript, what) in [
-        (
-            "t\n> {\"type\":\"ping\"}\n< {\"type\":\"pong\",\"payload\":{}}",
-            "expected",
-        ),
+        ("t\n> {\"type\":\"ping\"}\n< {\"type\":\"pong\",\"payload\":{}}", "expected"),
         ("t\n> {\"type\":\"ping\"}", "left"),
         ("t\n> {\"type\":\"ping\"}\n> {\"type\":\"ping\"}", "left"),
         ("t\n+acknowledged\n? operations 1", "operations"),
@@ -201,9 +194,7 @@ impl Connection {
         let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
         match verb {
             "acknowledge" => {
-                let action = self
-                    .protocol
-                    .acknowledge(Some(rest).filter(|payload| !payload.is_empty()), self.now);
+                let action = self.protocol.acknowledge(Some(rest).filter(|payload| !payload.is_empty()), self.now);
                 self.act(action);
             }
             "refuse" => {
@@ -294,16 +285,8 @@ impl Connection {
 
 fn json(subscribe: &Subscribe) -> String {
     let text = |text: &str| Value::string(text).to_json();
-    let mut members = vec![
-        format!("\"id\":{}", text(&subscribe.id)),
-        format!("\"query\":{}", text(&subscribe.query)),
-    ];
-    members.extend(
-        subscribe
-            .operation_name
-            .iter()
-            .map(|name| format!("\"operationName\":{}", text(name))),
-    );
+    let mut members = vec![format!("\"id\":{}", text(&subscribe.id)), format!("\"query\":{}", text(&subscribe.query))];
+    members.extend(subscribe.operation_name.iter().map(|name| format!("\"operationName\":{}", text(name))));
     if !subscribe.variables.is_null() {
         members.push(format!("\"variables\":{}", subscribe.variables.to_json()));
     }

@@ -50,12 +50,7 @@ enum Work {
 
 impl Port {
     pub(crate) fn new(home: Arc<Bridge>, functions: Arc<Functions>) -> Arc<Port> {
-        Arc::new_cyclic(|me| Port {
-            me: me.clone(),
-            home,
-            functions,
-            queue: Mutex::default(),
-        })
+        Arc::new_cyclic(|me| Port { me: me.clone(), home, functions, queue: Mutex::default() })
     }
 
     fn push(&self, work: Work) {
@@ -93,11 +88,7 @@ impl OnLoop for Port {
             match work {
                 Work::Call(call) => calls.append(Call::new(call, functions.clone()))?,
                 Work::Generate(generation) => {
-                    let generation = Generation {
-                        generation,
-                        functions: functions.clone(),
-                        reading: Mutex::default(),
-                    };
+                    let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
                     functions.generate.bind(py).call1((generation,))?;
                 }
                 Work::Abandon(generation) => {
@@ -183,10 +174,7 @@ impl Call {
         more.set_item("id", &*event.id)?;
         more.set_item("published_at", event.published_at)?;
         let data = convert::to_python(py, &event.data)?;
-        self.functions
-            .event
-            .bind(py)
-            .call((&*event.event_type, &*event.channel, data), Some(&more))
+        self.functions.event.bind(py).call((&*event.event_type, &*event.channel, data), Some(&more))
     }
 
     /// The coerced arguments by Python name, as plain JSON values.
@@ -229,11 +217,7 @@ impl Call {
 
     /// The function raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
-        self.deliver(Err(errors::masked(
-            py,
-            &self.functions.mask,
-            &PyErr::from_value(exception),
-        )));
+        self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
     }
 
     /// The function took too long. Returns whether its outcome was still awaited.
@@ -261,16 +245,9 @@ fn advance<'py>(
 }
 
 fn describe<'py>(py: Python<'py>, watcher: &Watcher) -> PyResult<(Py<PyAny>, Bound<'py, PyTuple>)> {
-    let host = watcher
-        .viewer
-        .host
-        .as_ref()
-        .and_then(|host| host.downcast_ref::<Py<PyAny>>());
+    let host = watcher.viewer.host.as_ref().and_then(|host| host.downcast_ref::<Py<PyAny>>());
     let context = host.map_or_else(|| py.None(), |context| context.clone_ref(py));
-    Ok((
-        context,
-        PyTuple::new(py, watcher.plan.selected.iter().map(|path| &**path))?,
-    ))
+    Ok((context, PyTuple::new(py, watcher.plan.selected.iter().map(|path| &**path))?))
 }
 
 /// One generator and the subscription that it fills.

@@ -38,14 +38,7 @@ impl Known {
 
 /// A Python value as JSON. An error names the place, which begins with `place`.
 pub(crate) fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    convert(
-        value,
-        &Place {
-            name: place,
-            outer: None,
-        },
-        0,
-    )
+    convert(value, &Place { name: place, outer: None }, 0)
 }
 
 /// The text of an object's JSON, or a mapping.
@@ -67,9 +60,7 @@ pub(crate) fn object(value: &Bound<'_, PyAny>, place: &str) -> PyResult<(Value, 
     };
     if object.as_object().is_none() {
         let given = value.get_type().qualname()?.to_string();
-        return Err(PyTypeError::new_err(format!(
-            "{place}: expected a JSON object, got {given}"
-        )));
+        return Err(PyTypeError::new_err(format!("{place}: expected a JSON object, got {given}")));
     }
     Ok((object, size))
 }
@@ -96,19 +87,13 @@ impl Place<'_> {
     }
 
     fn inner<'b>(&'b self, step: Step<'b>) -> Place<'b> {
-        Place {
-            name: self.name,
-            outer: Some((self, step)),
-        }
+        Place { name: self.name, outer: Some((self, step)) }
     }
 }
 
 fn convert(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResult<Value> {
     if depth > MAX_NESTING {
-        return Err(PyValueError::new_err(format!(
-            "{}: nested deeper than {MAX_NESTING}",
-            place.name
-        )));
+        return Err(PyValueError::new_err(format!("{}: nested deeper than {MAX_NESTING}", place.name)));
     }
     if value.is_none() {
         return Ok(Value::Null);
@@ -145,9 +130,7 @@ fn list<'py>(
 ) -> PyResult<Value> {
     let convert_item =
         |(at, item): (usize, Bound<'py, PyAny>)| convert(&item, &place.inner(Step::Index(at)), depth + 1);
-    Ok(Value::List(
-        items.enumerate().map(convert_item).collect::<PyResult<_>>()?,
-    ))
+    Ok(Value::List(items.enumerate().map(convert_item).collect::<PyResult<_>>()?))
 }
 
 fn insert(
@@ -158,11 +141,7 @@ fn insert(
     depth: usize,
 ) -> PyResult<()> {
     let Ok(key) = key.cast::<PyString>() else {
-        return Err(PyTypeError::new_err(format!(
-            "{}: expected str keys, got {}",
-            place.path(),
-            key.repr()?
-        )));
+        return Err(PyTypeError::new_err(format!("{}: expected str keys, got {}", place.path(), key.repr()?)));
     };
     let text = utf8(key, &place.path())?;
     let value = convert(member, &place.inner(Step::Key(text)), depth + 1)?;
@@ -179,9 +158,7 @@ fn string(text: &Bound<'_, PyString>, place: &Place<'_>) -> PyResult<Value> {
 
 /// The text of a `str`, which must hold neither lone surrogates nor NUL.
 pub(crate) fn utf8<'a>(text: &'a Bound<'_, PyString>, place: &str) -> PyResult<&'a str> {
-    let utf8 = text
-        .to_str()
-        .map_err(|_| PyValueError::new_err(format!("{place}: contains a lone surrogate")))?;
+    let utf8 = text.to_str().map_err(|_| PyValueError::new_err(format!("{place}: contains a lone surrogate")))?;
     if utf8.contains('\0') {
         return Err(PyValueError::new_err(format!("{place}: contains NUL")));
     }
@@ -199,13 +176,7 @@ fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Value> {
     match value.extract::<i64>() {
         Ok(integer) => Ok(Value::Int(integer)),
         // `int.__repr__`, so that a subclass cannot change the digits.
-        Err(_) => Ok(number(
-            &value
-                .py()
-                .get_type::<PyInt>()
-                .call_method1("__repr__", (value,))?
-                .extract::<String>()?,
-        )),
+        Err(_) => Ok(number(&value.py().get_type::<PyInt>().call_method1("__repr__", (value,))?.extract::<String>()?)),
     }
 }
 
@@ -231,21 +202,12 @@ fn other(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResult<
     };
     let Some(names) = names else {
         let class = class.qualname()?;
-        return Err(PyTypeError::new_err(format!(
-            "{}: {class} does not convert to JSON",
-            place.path()
-        )));
+        return Err(PyTypeError::new_err(format!("{}: {class} does not convert to JSON", place.path())));
     };
     let mut object = Object::default();
     for name in names.try_iter()? {
         let name = name?;
-        insert(
-            &mut object,
-            &name,
-            &value.getattr(name.cast::<PyString>()?)?,
-            place,
-            depth,
-        )?;
+        insert(&mut object, &name, &value.getattr(name.cast::<PyString>()?)?, place, depth)?;
     }
     let _ = py;
     Ok(Value::Object(object))
@@ -265,11 +227,7 @@ fn leaf(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Option<Value>> 
         value.str()?.into_any()
     } else if value.is_instance(known.decimal.bind(py))? {
         if !value.call_method0("is_finite")?.is_truthy()? {
-            return Err(PyValueError::new_err(format!(
-                "{}: {} is not JSON",
-                place.path(),
-                value.str()?
-            )));
+            return Err(PyValueError::new_err(format!("{}: {} is not JSON", place.path(), value.str()?)));
         }
         value.str()?.into_any()
     } else if value.is_instance(known.datetime.bind(py))?
@@ -290,10 +248,7 @@ pub(crate) fn is_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// A scalar as JSON, where it is one: no list, mapping or object.
 pub(crate) fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
-    let place = Place {
-        name: "result",
-        outer: None,
-    };
+    let place = Place { name: "result", outer: None };
     if let Ok(text) = value.cast_exact::<PyString>() {
         return string(text, &place).map(Some);
     }

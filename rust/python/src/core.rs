@@ -36,14 +36,9 @@ impl Schema {
     #[new]
     fn new(py: Python<'_>, input: &str) -> PyResult<Schema> {
         let input: SchemaInput = serde_json::from_str(input).map_err(|error| {
-            errors::schema(
-                py,
-                &SchemaError(format!("the declarations are not as expected: {error}")),
-            )
+            errors::schema(py, &SchemaError(format!("the declarations are not as expected: {error}")))
         })?;
-        EngineSchema::build(input)
-            .map(Schema)
-            .map_err(|error| errors::schema(py, &error))
+        EngineSchema::build(input).map(Schema).map_err(|error| errors::schema(py, &error))
     }
 
     #[getter]
@@ -124,26 +119,9 @@ impl Core {
         let BusInput::Memory { history } = serde_json::from_str(bus).map_err(invalid)?;
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
         let documents = Arc::new(Documents::new(schema.0.clone(), &limits));
-        let parts = Parts {
-            documents,
-            bus,
-            metrics: Arc::new(Metrics::default()),
-            limits,
-            multi_tenant,
-        };
-        let functions = Arc::new(Functions {
-            event,
-            start,
-            generate,
-            abandon,
-            mask,
-            type_names,
-        });
-        Ok(Core {
-            parts,
-            functions,
-            run: Mutex::new(None),
-        })
+        let parts = Parts { documents, bus, metrics: Arc::new(Metrics::default()), limits, multi_tenant };
+        let functions = Arc::new(Functions { event, start, generate, abandon, mask, type_names });
+        Ok(Core { parts, functions, run: Mutex::new(None) })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
@@ -152,18 +130,10 @@ impl Core {
         let home = Bridge::open(&running)?;
         let port = Port::new(home.clone(), self.functions.clone());
         let engine = Engine::new(self.parts.clone(), port, runtime()?.handle().clone());
-        let run = Run {
-            engine: engine.clone(),
-            process: std::process::id(),
-            home,
-            bridges: Mutex::default(),
-        };
+        let run = Run { engine: engine.clone(), process: std::process::id(), home, bridges: Mutex::default() };
         *self.run.lock() = Some(Arc::new(run));
         future_into_py::<Tokio, _, ()>(py, async move {
-            engine
-                .start()
-                .await
-                .map_err(|error| Python::attach(|py| errors::bus(py, &error)))
+            engine.start().await.map_err(|error| Python::attach(|py| errors::bus(py, &error)))
         })
     }
 
@@ -172,9 +142,7 @@ impl Core {
         let run = self.running(py)?;
         let stopping = runtime()?.spawn(async move { run.engine.stop().await });
         future_into_py::<Tokio, _, ()>(py, async move {
-            stopping
-                .await
-                .map_err(|error| PyRuntimeError::new_err(error.to_string()))
+            stopping.await.map_err(|error| PyRuntimeError::new_err(error.to_string()))
         })
     }
 
@@ -242,22 +210,9 @@ impl Core {
         framing: &str,
         resume: &Bound<'_, PyAny>,
     ) -> PyResult<Subscription> {
-        let variables = if variables.is_none() {
-            Value::Null
-        } else {
-            convert::object(variables, "variables")?.0
-        };
+        let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
-        let ask = Ask::new(
-            query,
-            operation_name,
-            variables,
-            viewer,
-            subscription_id,
-            connection_id,
-            framing,
-            resume,
-        )?;
+        let ask = Ask::new(query, operation_name, variables, viewer, subscription_id, connection_id, framing, resume)?;
         Ok(Subscription::new(slf.clone().unbind(), ask))
     }
 
@@ -301,15 +256,8 @@ impl Core {
         ];
         let bus: Object = bus.into_iter().map(|(key, value)| (key.into(), value)).collect();
         let ok = connected && phase == Some(Phase::Running);
-        let health = [
-            ("ok", Value::Bool(ok)),
-            ("state", Value::string(state)),
-            ("bus", Value::Object(bus)),
-        ];
-        convert::to_python(
-            py,
-            &Value::Object(health.into_iter().map(|(key, value)| (key.into(), value)).collect()),
-        )
+        let health = [("ok", Value::Bool(ok)), ("state", Value::string(state)), ("bus", Value::Object(bus))];
+        convert::to_python(py, &Value::Object(health.into_iter().map(|(key, value)| (key.into(), value)).collect()))
     }
 }
 
@@ -344,11 +292,7 @@ fn event(
 ) -> PyResult<Event> {
     let (data, size) = convert::object(data, "data")?;
     let size = size.unwrap_or_else(|| data.to_json().len());
-    let previous = if previous.is_none() {
-        None
-    } else {
-        Some(convert::object(previous, "previous")?.0)
-    };
+    let previous = if previous.is_none() { None } else { Some(convert::object(previous, "previous")?.0) };
     Ok(Event {
         id: Event::new_id(),
         event_type: text(event_type, "event_type")?,
@@ -359,11 +303,7 @@ fn event(
             Err(_) if tenant_id.is_none() => Audience::Tenant(None),
             Err(_) => Audience::Tenant(Some(text(tenant_id, "tenant_id")?)),
         },
-        source: if source.is_none() {
-            None
-        } else {
-            Some(text(source, "source")?)
-        },
+        source: if source.is_none() { None } else { Some(text(source, "source")?) },
         published_at: Utc::now(),
         data,
         size,
@@ -375,10 +315,7 @@ fn event(
 fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Arc<str>> {
     match value.cast::<PyString>() {
         Ok(text) => Ok(convert::utf8(text, name)?.into()),
-        Err(_) => Err(PyTypeError::new_err(format!(
-            "{name}: expected a str, got {}",
-            value.get_type().qualname()?
-        ))),
+        Err(_) => Err(PyTypeError::new_err(format!("{name}: expected a str, got {}", value.get_type().qualname()?))),
     }
 }
 

@@ -14,9 +14,7 @@ use crate::convert;
 
 /// An exception of `fraiseql_subs.errors`.
 pub(crate) fn raise<'py>(py: Python<'py>, name: &str, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
-    let made = py
-        .import("fraiseql_subs.errors")
-        .and_then(|errors| errors.getattr(name)?.call1(arguments));
+    let made = py.import("fraiseql_subs.errors").and_then(|errors| errors.getattr(name)?.call1(arguments));
     match made {
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,
@@ -72,10 +70,7 @@ pub(crate) fn ended(py: Python<'_>, error: &GraphQLError) -> PyErr {
 }
 
 fn request(py: Python<'_>, errors: &[GraphQLError]) -> PyErr {
-    let errors = errors
-        .iter()
-        .map(|error| convert::to_python(py, &plain(error)))
-        .collect::<PyResult<Vec<_>>>();
+    let errors = errors.iter().map(|error| convert::to_python(py, &plain(error))).collect::<PyResult<Vec<_>>>();
     match errors.and_then(|errors| PyList::new(py, errors)) {
         Ok(errors) => raise(py, "GraphQLRequestError", (errors,)),
         Err(error) => error,
@@ -92,10 +87,8 @@ fn plain(error: &GraphQLError) -> Value {
 
 /// What the masking function of Python says of an exception: a text and extensions.
 pub(crate) fn masked(py: Python<'_>, mask: &Py<PyAny>, exception: &PyErr) -> GraphQLError {
-    let said: PyResult<(String, Option<Bound<'_, PyAny>>)> = mask
-        .bind(py)
-        .call1((exception.value(py),))
-        .and_then(|said| said.extract());
+    let said: PyResult<(String, Option<Bound<'_, PyAny>>)> =
+        mask.bind(py).call1((exception.value(py),)).and_then(|said| said.extract());
     let (message, extensions) = match said {
         Ok(said) => said,
         Err(error) => {
@@ -103,11 +96,6 @@ pub(crate) fn masked(py: Python<'_>, mask: &Py<PyAny>, exception: &PyErr) -> Gra
             ("Internal server error".to_owned(), None)
         }
     };
-    let extensions = extensions
-        .and_then(|members| convert::to_value(&members, "extensions").ok())
-        .unwrap_or_default();
-    GraphQLError {
-        extensions,
-        ..GraphQLError::new(code::INTERNAL_SERVER_ERROR, message)
-    }
+    let extensions = extensions.and_then(|members| convert::to_value(&members, "extensions").ok()).unwrap_or_default();
+    GraphQLError { extensions, ..GraphQLError::new(code::INTERNAL_SERVER_ERROR, message) }
 }

@@ -44,27 +44,14 @@ impl Reading {
         asynchronous: bool,
         functions: &Functions,
     ) -> PyResult<Reading> {
-        let mut reader = Reader {
-            functions,
-            asynchronous,
-            place: Vec::new(),
-            awaited: Vec::new(),
-        };
+        let mut reader = Reader { functions, asynchronous, place: Vec::new(), awaited: Vec::new() };
         let value = reader.read(result, ty)?;
-        Ok(Reading {
-            value,
-            awaited: reader.awaited,
-        })
+        Ok(Reading { value, awaited: reader.awaited })
     }
 
     /// Puts the outcomes of its awaitables into their places.
     pub(crate) fn supply(mut self, results: &Bound<'_, PyList>, functions: &Functions) -> PyResult<Reading> {
-        let mut reader = Reader {
-            functions,
-            asynchronous: true,
-            place: Vec::new(),
-            awaited: Vec::new(),
-        };
+        let mut reader = Reader { functions, asynchronous: true, place: Vec::new(), awaited: Vec::new() };
         for (Awaited { place, ty, .. }, result) in std::mem::take(&mut self.awaited).into_iter().zip(results.iter()) {
             reader.place.clone_from(&place);
             let value = match result.cast::<PyBaseException>() {
@@ -75,10 +62,7 @@ impl Reading {
                 *there = value;
             }
         }
-        Ok(Reading {
-            value: self.value,
-            awaited: reader.awaited,
-        })
+        Ok(Reading { value: self.value, awaited: reader.awaited })
     }
 }
 
@@ -111,10 +95,7 @@ impl Reader<'_> {
                     Ok(name) => name,
                     Err(error) => return Ok(self.failed(&error)),
                 };
-                match objects
-                    .iter()
-                    .find(|object| Some(&*object.type_name) == name.as_deref())
-                {
+                match objects.iter().find(|object| Some(&*object.type_name) == name.as_deref()) {
                     Some(object) => self.object(value, object, Some(&object.type_name)),
                     // The projection says what was expected.
                     None => Ok(typed(name.map_or(Value::Null, Value::string))),
@@ -135,11 +116,7 @@ impl Reader<'_> {
                 let message = format!("{} cannot represent value: an instance of {class}", leaf.name());
                 Ok(failure(message))
             }
-            Err(error) => Ok(failure(format!(
-                "{} cannot represent value: {}",
-                leaf.name(),
-                error.value(value.py())
-            ))),
+            Err(error) => Ok(failure(format!("{} cannot represent value: {}", leaf.name(), error.value(value.py())))),
         }
     }
 
@@ -213,16 +190,10 @@ impl Reader<'_> {
             if value.hasattr("close")? {
                 value.call_method0("close")?;
             }
-            return Ok(failure(
-                "an awaitable can be read where the function is async alone".to_owned(),
-            ));
+            return Ok(failure("an awaitable can be read where the function is async alone".to_owned()));
         }
         let awaitable = value.clone().unbind();
-        self.awaited.push(Awaited {
-            awaitable,
-            place: self.place.clone(),
-            ty: ty.clone(),
-        });
+        self.awaited.push(Awaited { awaitable, place: self.place.clone(), ty: ty.clone() });
         Ok(Value::Null)
     }
 
@@ -268,11 +239,7 @@ fn lookup<'py>(value: &Bound<'py, PyAny>, name: &str) -> PyResult<Option<Bound<'
         return members.get_item(name);
     }
     if let Ok(members) = value.cast::<PyMapping>() {
-        return if members.contains(name)? {
-            members.get_item(name).map(Some)
-        } else {
-            Ok(None)
-        };
+        return if members.contains(name)? { members.get_item(name).map(Some) } else { Ok(None) };
     }
     match value.getattr(name) {
         Ok(found) => Ok(Some(found)),

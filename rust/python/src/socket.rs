@@ -105,9 +105,7 @@ impl Writer {
             }
         }
         let awaitable = self.send.bind(py).call1((message,))?;
-        Ok(awaitable
-            .call_method0(intern!(py, "__await__"))?
-            .cast_into::<PyIterator>()?)
+        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
     }
 }
 
@@ -139,13 +137,7 @@ impl Socket {
         introspection: bool,
     ) -> PyResult<Socket> {
         let bridge = run.bridge(py)?;
-        let writer = Arc::new(Writer {
-            connection: OnceLock::new(),
-            bridge,
-            send,
-            finish,
-            sending: Mutex::new(None),
-        });
+        let writer = Arc::new(Writer { connection: OnceLock::new(), bridge, send, finish, sending: Mutex::new(None) });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
         let connection = Connection::open(&run.engine, waker, introspection);
         let _ = writer.connection.set(connection);

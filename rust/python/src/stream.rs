@@ -48,9 +48,7 @@ impl Ask {
             "next" => Framing::Next,
             "result" => Framing::Result,
             other => {
-                return Err(PyValueError::new_err(format!(
-                    "framing: expected 'next' or 'result', got {other:?}"
-                )));
+                return Err(PyValueError::new_err(format!("framing: expected 'next' or 'result', got {other:?}")));
             }
         };
         let resume = match (resume.cast::<PyBool>(), resume.cast::<PyString>()) {
@@ -61,16 +59,7 @@ impl Ask {
             _ => return Err(PyTypeError::new_err("resume: expected True, a token or None")),
         };
         let (id, connection_id) = (id.into(), connection_id.map(Arc::from));
-        Ok(Ask {
-            query,
-            operation_name,
-            variables,
-            viewer,
-            id,
-            connection_id,
-            framing,
-            resume,
-        })
+        Ok(Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume })
     }
 }
 
@@ -121,11 +110,7 @@ impl OnLoop for Reader {
 
 impl Subscription {
     pub(crate) fn new(core: Py<Core>, ask: Ask) -> Subscription {
-        Subscription {
-            core,
-            ask: Arc::new(ask),
-            reader: Arc::default(),
-        }
+        Subscription { core, ask: Arc::new(ask), reader: Arc::default() }
     }
 
     /// Subscribes, unless that has been done.
@@ -134,23 +119,9 @@ impl Subscription {
             return Ok(());
         }
         let run = self.core.bind(py).get().running(py)?;
-        let Ask {
-            query,
-            operation_name,
-            variables,
-            viewer,
-            id,
-            connection_id,
-            framing,
-            resume,
-        } = &*self.ask;
+        let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume } = &*self.ask;
         let ask = EngineAsk {
-            request: Request {
-                query,
-                operation_name: operation_name.as_deref(),
-                variables,
-                introspection: false,
-            },
+            request: Request { query, operation_name: operation_name.as_deref(), variables, introspection: false },
             viewer: viewer.clone(),
             id: id.clone(),
             connection_id: connection_id.clone(),
@@ -187,9 +158,7 @@ impl Subscription {
 
     fn __anext__(&self, py: Python<'_>) -> PyResult<Next> {
         self.enter(py)?;
-        Ok(Next {
-            reader: self.reader.clone(),
-        })
+        Ok(Next { reader: self.reader.clone() })
     }
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyResult<Ready> {
@@ -260,20 +229,14 @@ impl Next {
         if let Some(delivery) = stream.take() {
             return Err(reader.outcome(py, delivery));
         }
-        let run = reader
-            .run
-            .get()
-            .and_then(Weak::upgrade)
-            .ok_or_else(|| errors::not_running(py))?;
+        let run = reader.run.get().and_then(Weak::upgrade).ok_or_else(|| errors::not_running(py))?;
         let bridge = run.bridge(py)?;
         let future = bridge.event_loop(py).call_method0("create_future")?;
         let other = reader.waiting.lock().replace((bridge, future.clone().unbind()));
         if let Some((_, other)) = other
             && !other.bind(py).call_method0("done")?.is_truthy()?
         {
-            return Err(PyRuntimeError::new_err(
-                "the subscription is being read by another task already",
-            ));
+            return Err(PyRuntimeError::new_err("the subscription is being read by another task already"));
         }
         stream.listen();
         // Something may have come before the reader listened.

@@ -99,9 +99,7 @@ impl Bridge {
             publish()
         };
         if self.signalled.load(SeqCst) {
-            self.event_loop
-                .bind(py)
-                .call_method1("call_soon", (Drain(self.clone()),))?;
+            self.event_loop.bind(py).call_method1("call_soon", (Drain(self.clone()),))?;
         }
         Ok(published)
     }

@@ -36,11 +36,7 @@ impl MemoryBus {
     pub fn new(history: usize) -> MemoryBus {
         // A version 7 UUID's last 64 bits are random.
         let (_, epoch) = uuid::Uuid::now_v7().as_u64_pair();
-        MemoryBus {
-            history,
-            epoch,
-            state: Mutex::default(),
-        }
+        MemoryBus { history, epoch, state: Mutex::default() }
     }
 }
 
@@ -66,10 +62,7 @@ impl EventBus for MemoryBus {
                 let history = state.channels.entry(event.channel.clone()).or_default();
                 history.events.push_back(event.clone());
                 if history.events.len() > self.history {
-                    history.trimmed = history
-                        .events
-                        .pop_front()
-                        .map_or(history.trimmed, |oldest| oldest.offset);
+                    history.trimmed = history.events.pop_front().map_or(history.trimmed, |oldest| oldest.offset);
                 }
             }
             if let Some(receiver) = &state.receiver {
@@ -84,10 +77,7 @@ impl EventBus for MemoryBus {
     fn unwatch(&self, _channel: &Arc<str>) {}
 
     fn position(&self) -> Option<Position> {
-        (self.history > 0).then(|| Position {
-            epoch: self.epoch,
-            offset: self.state.lock().end,
-        })
+        (self.history > 0).then(|| Position { epoch: self.epoch, offset: self.state.lock().end })
     }
 
     fn read<'a>(
@@ -109,10 +99,6 @@ impl EventBus for MemoryBus {
     }
 
     fn status(&self) -> Status {
-        Status {
-            kind: "memory",
-            connected: true,
-            last_error: None,
-        }
+        Status { kind: "memory", connected: true, last_error: None }
     }
 }

@@ -56,10 +56,7 @@ impl Position {
         let valid = token.len() == 32 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let part = |range| u64::from_str_radix(token.get(range)?, 16).ok();
         valid.then_some(())?;
-        Some(Position {
-            epoch: part(0..16)?,
-            offset: part(16..32)?,
-        })
+        Some(Position { epoch: part(0..16)?, offset: part(16..32)? })
     }
 }
 

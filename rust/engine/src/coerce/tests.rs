@@ -75,34 +75,10 @@ fn variables_and_literals() {
         ),
         ("int", "Int", "1.0", "1.0", (Ok("1"), Err(""))),
         ("int", "Int", "1e3", "1e3", (Ok("1000"), Err(""))),
-        (
-            "int",
-            "Int",
-            "1.5",
-            "1.5",
-            wrong("1.5; Int cannot represent non-integer value: 1.5"),
-        ),
-        (
-            "int",
-            "Int",
-            "\"a\"",
-            "\"a\"",
-            wrong("'a'; Int cannot represent non-integer value: 'a'"),
-        ),
-        (
-            "int",
-            "Int",
-            "true",
-            "true",
-            wrong("True; Int cannot represent non-integer value: True"),
-        ),
-        (
-            "int",
-            "Int",
-            "[1]",
-            "[1]",
-            wrong("[1]; Int cannot represent non-integer value: [1]"),
-        ),
+        ("int", "Int", "1.5", "1.5", wrong("1.5; Int cannot represent non-integer value: 1.5")),
+        ("int", "Int", "\"a\"", "\"a\"", wrong("'a'; Int cannot represent non-integer value: 'a'")),
+        ("int", "Int", "true", "true", wrong("True; Int cannot represent non-integer value: True")),
+        ("int", "Int", "[1]", "[1]", wrong("[1]; Int cannot represent non-integer value: [1]")),
         ("int", "Int", "null", "null", same("null")),
         ("float", "Float", "1", "1", same("1.0")),
         ("float", "Float", "1.5e3", "1.5e3", same("1500.0")),
@@ -118,58 +94,16 @@ fn variables_and_literals() {
                 Ok("1.2345678901234568e+29"),
             ),
         ),
-        (
-            "float",
-            "Float",
-            "1e400",
-            "1e400",
-            wrong("1e+400; Float cannot represent non numeric value: 1e+400"),
-        ),
-        (
-            "float",
-            "Float",
-            "\"1\"",
-            "\"1\"",
-            wrong("'1'; Float cannot represent non numeric value: '1'"),
-        ),
-        (
-            "float",
-            "Float",
-            "false",
-            "false",
-            wrong("False; Float cannot represent non numeric value: False"),
-        ),
+        ("float", "Float", "1e400", "1e400", wrong("1e+400; Float cannot represent non numeric value: 1e+400")),
+        ("float", "Float", "\"1\"", "\"1\"", wrong("'1'; Float cannot represent non numeric value: '1'")),
+        ("float", "Float", "false", "false", wrong("False; Float cannot represent non numeric value: False")),
         ("string", "String", "\"a\"", "\"a\"", same("\"a\"")),
-        (
-            "string",
-            "String",
-            "\"a\\n\\u00e9\"",
-            "\"\"\"\n  a\n  é\n\"\"\"",
-            same("\"a\\né\""),
-        ),
-        (
-            "string",
-            "String",
-            "1",
-            "1",
-            wrong("1; String cannot represent a non string value: 1"),
-        ),
-        (
-            "string",
-            "String",
-            "{}",
-            "{}",
-            wrong("{}; String cannot represent a non string value: {}"),
-        ),
+        ("string", "String", "\"a\\n\\u00e9\"", "\"\"\"\n  a\n  é\n\"\"\"", same("\"a\\né\"")),
+        ("string", "String", "1", "1", wrong("1; String cannot represent a non string value: 1")),
+        ("string", "String", "{}", "{}", wrong("{}; String cannot represent a non string value: {}")),
         ("string", "String", "\"it's\"", "E", (Ok("\"it's\""), Err(""))),
         ("boolean", "Boolean", "true", "true", same("true")),
-        (
-            "boolean",
-            "Boolean",
-            "1",
-            "1",
-            wrong("1; Boolean cannot represent a non boolean value: 1"),
-        ),
+        ("boolean", "Boolean", "1", "1", wrong("1; Boolean cannot represent a non boolean value: 1")),
         (
             "boolean",
             "Boolean",
@@ -189,28 +123,10 @@ fn variables_and_literals() {
             same("\"123456789012345678901234567890\""),
         ),
         ("id", "ID", "1.5", "1.5", wrong("1.5; ID cannot represent value: 1.5")),
-        (
-            "id",
-            "ID",
-            "true",
-            "true",
-            wrong("True; ID cannot represent value: True"),
-        ),
+        ("id", "ID", "true", "true", wrong("True; ID cannot represent value: True")),
         ("color", "Color", "\"RED\"", "RED", same("\"RED\"")),
-        (
-            "color",
-            "Color",
-            "\"BLUE\"",
-            "BLUE",
-            wrong("'BLUE'; Value 'BLUE' does not exist in 'Color' enum."),
-        ),
-        (
-            "color",
-            "Color",
-            "1",
-            "\"RED\"",
-            wrong("1; Enum 'Color' cannot represent non-string value: 1."),
-        ),
+        ("color", "Color", "\"BLUE\"", "BLUE", wrong("'BLUE'; Value 'BLUE' does not exist in 'Color' enum.")),
+        ("color", "Color", "1", "\"RED\"", wrong("1; Enum 'Color' cannot represent non-string value: 1.")),
         ("ints", "[Int]", "[1, null, 2]", "[1, null, 2]", same("[1,null,2]")),
         ("ints", "[Int]", "3", "3", same("[3]")),
         ("ints", "[Int]", "null", "null", same("null")),
@@ -222,13 +138,7 @@ fn variables_and_literals() {
             wrong("'a' at 'v[1]'; Int cannot represent non-integer value: 'a'"),
         ),
         ("grid", "[[Int!]]", "1", "1", same("[[1]]")),
-        (
-            "grid",
-            "[[Int!]]",
-            "[1, [2, 3], null]",
-            "[1, [2, 3], null]",
-            same("[[1],[2,3],null]"),
-        ),
+        ("grid", "[[Int!]]", "[1, [2, 3], null]", "[1, [2, 3], null]", same("[[1],[2,3],null]")),
         (
             "grid",
             "[[Int!]]",
@@ -251,13 +161,7 @@ fn variables_and_literals() {
             "{xCoord: 1, yCoord: null, tags: \"z\", json: {aB: [1.50]}}",
             same(r#"{"x_coord":1,"y_coord":null,"color":"RED","tags":["z"],"json":{"aB":[1.5]}}"#),
         ),
-        (
-            "point",
-            "Point",
-            "{}",
-            "{}",
-            wrong("{}; Field 'xCoord' of required type 'Int!' was not provided."),
-        ),
+        ("point", "Point", "{}", "{}", wrong("{}; Field 'xCoord' of required type 'Int!' was not provided.")),
         (
             "point",
             "Point",
@@ -274,13 +178,7 @@ fn variables_and_literals() {
                 "{'x_coord': 1}; Field 'x_coord' is not defined by type 'Point'. [(1, 14)] | Variable '$v' got invalid value {'x_coord': 1}; Field 'xCoord' of required type 'Int!' was not provided.",
             ),
         ),
-        (
-            "point",
-            "Point",
-            "[]",
-            "[]",
-            wrong("[]; Expected type 'Point' to be a mapping."),
-        ),
+        ("point", "Point", "[]", "[]", wrong("[]; Expected type 'Point' to be a mapping.")),
         (
             "points",
             "[Point!]",
@@ -311,20 +209,8 @@ fn variables_and_literals() {
             "{a: 1, b: null}",
             wrong("{'a': 1, 'b': None}; Exactly one key must be specified for OneOf type 'One'."),
         ),
-        (
-            "one",
-            "One",
-            r#"{"a": null}"#,
-            "{a: null}",
-            wrong("{'a': None}; Field 'a' must be non-null."),
-        ),
-        (
-            "one",
-            "One",
-            "{}",
-            "{}",
-            wrong("{}; Exactly one key must be specified for OneOf type 'One'."),
-        ),
+        ("one", "One", r#"{"a": null}"#, "{a: null}", wrong("{'a': None}; Field 'a' must be non-null.")),
+        ("one", "One", "{}", "{}", wrong("{}; Exactly one key must be specified for OneOf type 'One'.")),
         (
             "json",
             "JSON",
@@ -332,22 +218,10 @@ fn variables_and_literals() {
             "{b: [1, 2.5, \"x\", true, null]}",
             same(r#"{"b":[1,2.5,"x",true,null]}"#),
         ),
-        (
-            "json",
-            "JSON",
-            "12345678901234567890",
-            "12345678901234567890",
-            same("12345678901234567890"),
-        ),
+        ("json", "JSON", "12345678901234567890", "12345678901234567890", same("12345678901234567890")),
         ("json", "JSON", "\"RED\"", "RED", same("\"RED\"")),
         ("other", "Other", "[{}]", "[{}]", same("[{}]")),
-        (
-            "date",
-            "Date",
-            "\"2026-02-28\"",
-            "\"2026-02-28\"",
-            same("\"2026-02-28\""),
-        ),
+        ("date", "Date", "\"2026-02-28\"", "\"2026-02-28\"", same("\"2026-02-28\"")),
         (
             "date",
             "Date",
@@ -360,13 +234,7 @@ fn variables_and_literals() {
                 ),
             ),
         ),
-        (
-            "date",
-            "Date",
-            "\"2026-2-3\"",
-            "20260203",
-            wrong("'2026-2-3'; Date cannot represent value: '2026-2-3'"),
-        ),
+        ("date", "Date", "\"2026-2-3\"", "20260203", wrong("'2026-2-3'; Date cannot represent value: '2026-2-3'")),
         (
             "date",
             "Date",
@@ -375,20 +243,8 @@ fn variables_and_literals() {
             wrong("'+2026-2-3'; Date cannot represent value: '+2026-2-3'"),
         ),
         ("time", "Time", "\"12:30\"", "\"12:30:00\"", same("\"12:30:00\"")),
-        (
-            "time",
-            "Time",
-            "\"12:30:01.25+02:00\"",
-            "\"12:30:01.250000+02:00\"",
-            same("\"12:30:01.250000+02:00\""),
-        ),
-        (
-            "time",
-            "Time",
-            "\"23:59:60\"",
-            "\"24:00:00\"",
-            wrong("'23:59:60'; Time cannot represent value: '23:59:60'"),
-        ),
+        ("time", "Time", "\"12:30:01.25+02:00\"", "\"12:30:01.250000+02:00\"", same("\"12:30:01.250000+02:00\"")),
+        ("time", "Time", "\"23:59:60\"", "\"24:00:00\"", wrong("'23:59:60'; Time cannot represent value: '23:59:60'")),
         (
             "at",
             "DateTime",
@@ -403,13 +259,7 @@ fn variables_and_literals() {
             "\"2026-01-01T00:00:00.123456-05:30\"",
             same("\"2026-01-01T00:00:00.123456-05:30\""),
         ),
-        (
-            "at",
-            "DateTime",
-            "\"2026-01-01T00:00\"",
-            "\"2026-01-01T00:00:00\"",
-            same("\"2026-01-01T00:00:00\""),
-        ),
+        ("at", "DateTime", "\"2026-01-01T00:00\"", "\"2026-01-01T00:00:00\"", same("\"2026-01-01T00:00:00\"")),
         (
             "at",
             "DateTime",
@@ -431,13 +281,7 @@ fn variables_and_literals() {
             "\"a0eebc999c0b4ef8bb6d6bb9bd380a11\"",
             same("\"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11\""),
         ),
-        (
-            "uuid",
-            "UUID",
-            "\"x\"",
-            "1",
-            wrong("'x'; UUID cannot represent value: 'x'"),
-        ),
+        ("uuid", "UUID", "\"x\"", "1", wrong("'x'; UUID cannot represent value: 'x'")),
         ("decimal", "Decimal", "\"1.10\"", "\"1.10\"", same("\"1.10\"")),
         ("decimal", "Decimal", "1.5", "1.5", same("1.5")),
         (
@@ -447,29 +291,13 @@ fn variables_and_literals() {
             "12345678901234567890.5",
             (Ok("12345678901234567890"), Ok("12345678901234567890.5")),
         ),
-        (
-            "decimal",
-            "Decimal",
-            "\"NaN\"",
-            "\"1_0\"",
-            wrong("'NaN'; Decimal cannot represent value: 'NaN'"),
-        ),
-        (
-            "decimal",
-            "Decimal",
-            "true",
-            "RED2",
-            wrong("True; Decimal cannot represent value: True"),
-        ),
+        ("decimal", "Decimal", "\"NaN\"", "\"1_0\"", wrong("'NaN'; Decimal cannot represent value: 'NaN'")),
+        ("decimal", "Decimal", "true", "RED2", wrong("True; Decimal cannot represent value: True")),
     ] {
         let expected = |value: &str| format!("{{\"{name}\":{value}}}");
-        let found = coerce(
-            &format!("subscription($v: {ty}) {{ f({name}: $v) }}"),
-            &format!("{{\"v\": {json}}}"),
-        );
-        let expected_json = expected_json
-            .map(expected)
-            .map_err(|text| format!("Variable '$v' got invalid value {text} [(1, 14)]"));
+        let found = coerce(&format!("subscription($v: {ty}) {{ f({name}: $v) }}"), &format!("{{\"v\": {json}}}"));
+        let expected_json =
+            expected_json.map(expected).map_err(|text| format!("Variable '$v' got invalid value {text} [(1, 14)]"));
         assert_eq!(found, expected_json, "{ty} {json}");
         let found = coerce(&format!("subscription {{ f({name}: {literal}) }}"), "{}");
         match (&found, expected_literal) {
@@ -483,21 +311,9 @@ fn variables_and_literals() {
 #[test]
 fn variables_that_are_missing_or_null() {
     for (query, variables, expected) in [
-        (
-            "($v: One = {b: null}) { f(one: $v) }",
-            r#"{"v": {"a": 1}}"#,
-            Err("invalid: "),
-        ),
-        (
-            "($v: One = {c: {aField: 1, aField: 2}}) { f(one: $v) }",
-            r#"{"v": {"a": 1}}"#,
-            Err("invalid: "),
-        ),
-        (
-            "($v: Float) { f(float: $v) }",
-            r#"{"v": 9007199254740992}"#,
-            Ok(r#"{"float":9007199254740992.0}"#),
-        ),
+        ("($v: One = {b: null}) { f(one: $v) }", r#"{"v": {"a": 1}}"#, Err("invalid: ")),
+        ("($v: One = {c: {aField: 1, aField: 2}}) { f(one: $v) }", r#"{"v": {"a": 1}}"#, Err("invalid: ")),
+        ("($v: Float) { f(float: $v) }", r#"{"v": 9007199254740992}"#, Ok(r#"{"float":9007199254740992.0}"#)),
         (
             "($v: Float) { f(float: $v) }",
             r#"{"v": 9007199254740993}"#,
@@ -505,11 +321,7 @@ fn variables_that_are_missing_or_null() {
                 "Variable '$v' got invalid value 9007199254740993; Float cannot represent non numeric value: 9007199254740993 [(1, 15)]",
             ),
         ),
-        (
-            "($v: Int!) { f(int: $v) }",
-            "{}",
-            Err("Variable '$v' of required type 'Int!' was not provided. [(1, 15)]"),
-        ),
+        ("($v: Int!) { f(int: $v) }", "{}", Err("Variable '$v' of required type 'Int!' was not provided. [(1, 15)]")),
         (
             "($v: Int!) { f(int: $v) }",
             r#"{"v": null}"#,
@@ -542,11 +354,7 @@ fn variables_that_are_missing_or_null() {
             r#"{"v": "a"}"#,
             Ok(r#"{"point":{"x_coord":1,"y_coord":2,"color":"RED","tags":["a","b"]}}"#),
         ),
-        (
-            "($v: Int, $w: [Int]) { f(json: {a: $v, b: [$v, $w]}) }",
-            r#"{"w": [1]}"#,
-            Ok(r#"{"json":{"b":[null,[1]]}}"#),
-        ),
+        ("($v: Int, $w: [Int]) { f(json: {a: $v, b: [$v, $w]}) }", r#"{"w": [1]}"#, Ok(r#"{"json":{"b":[null,[1]]}}"#)),
         (
             "($v: Int = 1) { required(intNeeded: $v) }",
             r#"{"v": null}"#,
@@ -562,11 +370,7 @@ fn variables_that_are_missing_or_null() {
             "{}",
             Ok(r#"{"int_needed":1,"with_default":7,"deep":{"inner":{"a_field":1,"b":3}}}"#),
         ),
-        (
-            "($v: Int!) { f(one: {a: $v}) }",
-            r#"{"v": 1}"#,
-            Ok(r#"{"one":{"a":1}}"#),
-        ),
+        ("($v: Int!) { f(one: {a: $v}) }", r#"{"v": 1}"#, Ok(r#"{"one":{"a":1}}"#)),
         // Not in apollo-compiler: positions inside lists and objects.
         (
             "($v: Int) { required(intNeeded: 1, strict: {list: [$v]}) }",
@@ -588,11 +392,7 @@ fn variables_that_are_missing_or_null() {
             "{}",
             Err("invalid: Variable '$v' must be non-nullable to be used for OneOf Input Object 'One'. [(1, 37)]"),
         ),
-        (
-            "{ f(json: {a: [$nowhere]}) }",
-            "{}",
-            Err("invalid: Variable '$nowhere' is not defined. [(1, 29)]"),
-        ),
+        ("{ f(json: {a: [$nowhere]}) }", "{}", Err("invalid: Variable '$nowhere' is not defined. [(1, 29)]")),
         ("{ f(point: {xCoord: 1, xCoord: 2}) }", "{}", Err("invalid: ")),
         ("{ f(json: {a: 1, a: 2}) }", "{}", Err("invalid: ")),
         (
@@ -627,18 +427,10 @@ fn variables_that_are_missing_or_null() {
 #[test]
 fn errors_are_counted_and_cut() {
     let wrong = vec!["\"x\""; 5_000].join(",");
-    let found = coerce(
-        "subscription($v: [Int]) { f(ints: $v) }",
-        &format!("{{\"v\": [{wrong}]}}"),
-    )
-    .expect_err("wrong");
+    let found = coerce("subscription($v: [Int]) { f(ints: $v) }", &format!("{{\"v\": [{wrong}]}}")).expect_err("wrong");
     assert_eq!(found.matches("Int cannot represent").count(), MAX_ERRORS);
     assert!(found.ends_with("Too many errors, error limit reached. []"), "{found}");
     let long = "é".repeat(5_000);
-    let found = coerce(
-        "subscription($v: Int) { f(int: $v) }",
-        &format!("{{\"v\": [\"{long}\"]}}"),
-    )
-    .expect_err("wrong");
+    let found = coerce("subscription($v: Int) { f(int: $v) }", &format!("{{\"v\": [\"{long}\"]}}")).expect_err("wrong");
     assert!(found.len() < 600, "{}", found.len());
 }

@@ -73,9 +73,7 @@ impl Constant {
                 let text = Side::Json(value).text(&mut itoa::Buffer::new()).map(Box::from);
                 text.map_or(Constant::IllTyped, Constant::Id)
             }
-            (value, OperandKind::DateTime) => Side::Json(value)
-                .instant()
-                .map_or(Constant::IllTyped, Constant::Instant),
+            (value, OperandKind::DateTime) => Side::Json(value).instant().map_or(Constant::IllTyped, Constant::Instant),
         }
     }
 
@@ -97,12 +95,7 @@ impl Constant {
         match self {
             Constant::List(items) => Some(items.clone()),
             Constant::Json(value) => match &**value {
-                Value::List(items) => Some(
-                    items
-                        .iter()
-                        .map(|item| Constant::new(item, OperandKind::Json))
-                        .collect(),
-                ),
+                Value::List(items) => Some(items.iter().map(|item| Constant::new(item, OperandKind::Json)).collect()),
                 _ => None,
             },
             _ => None,

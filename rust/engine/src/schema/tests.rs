@@ -4,19 +4,10 @@ use crate::error::Rejection;
 /// A schema whose functions are all plain and async, one for each field of its subscription type.
 pub(crate) fn schema(sdl: &str) -> Arc<Schema> {
     let (_, graphql) = sdl::parse(sdl.into()).expect("valid SDL");
-    let root = graphql
-        .schema_definition
-        .subscription
-        .as_ref()
-        .expect("a subscription type");
+    let root = graphql.schema_definition.subscription.as_ref().expect("a subscription type");
     let fields = graphql.get_object(&root.name).expect("an object").fields.keys();
     let declarations = fields.map(|name| declaration(name)).collect();
-    Schema::build(SchemaInput {
-        sdl: sdl.into(),
-        declarations,
-        ..SchemaInput::default()
-    })
-    .expect("a schema")
+    Schema::build(SchemaInput { sdl: sdl.into(), declarations, ..SchemaInput::default() }).expect("a schema")
 }
 
 pub(crate) fn declaration(field: &str) -> Declaration {
@@ -30,11 +21,7 @@ pub(crate) fn declaration(field: &str) -> Declaration {
 
 fn build(sdl: &str, declarations: &str) -> Result<Arc<Schema>, SchemaError> {
     let declarations = serde_json::from_str(declarations).expect("declarations");
-    Schema::build(SchemaInput {
-        sdl: sdl.into(),
-        declarations,
-        ..SchemaInput::default()
-    })
+    Schema::build(SchemaInput { sdl: sdl.into(), declarations, ..SchemaInput::default() })
 }
 
 const ORDERS: &str = "
@@ -116,11 +103,7 @@ fn says_what_is_wrong_with_a_declaration() {
             "f (Subscription.a): a passthrough cannot give D.deep, which takes arguments: expected a function, or fields without arguments",
         ),
     ] {
-        assert_eq!(
-            build(sdl, declarations).map(|_| ()),
-            Err(SchemaError(expected.into())),
-            "{declarations}"
-        );
+        assert_eq!(build(sdl, declarations).map(|_| ()), Err(SchemaError(expected.into())), "{declarations}");
     }
 }
 
@@ -165,17 +148,8 @@ fn accepts_federation_undeclared_renamed_and_namespaced() {
     let schema = schema(sdl);
     assert_eq!(schema.sdl, format!("{sdl}\n\ntype Query {{\n  _empty: Boolean\n}}\n"));
     let printed = schema.graphql.to_string();
-    for gone in [
-        "@key",
-        "@share",
-        "@external",
-        "@tag",
-        "@override",
-        "@federation",
-        "@link",
-        "@inaccessible",
-        "@source",
-    ] {
+    for gone in ["@key", "@share", "@external", "@tag", "@override", "@federation", "@link", "@inaccessible", "@source"]
+    {
         assert!(!printed.contains(gone), "{gone} {printed}");
     }
     assert!(printed.contains("@deprecated"));
@@ -192,27 +166,13 @@ fn keeps_declared_directives_and_the_users_query_type() {
 #[test]
 fn renames_of_root_types_work() {
     let declared = r#"[{"field": "a", "function": "f", "channel": "{an_id}"}]"#;
-    let schema = build(
-        "schema { subscription: S } type S { a(anId: ID!): Int } type Query { x: Int }",
-        declared,
-    )
-    .expect("a schema");
-    assert_eq!(
-        schema
-            .graphql
-            .schema_definition
-            .query
-            .as_ref()
-            .map(|name| name.as_str()),
-        Some("Query")
-    );
+    let schema = build("schema { subscription: S } type S { a(anId: ID!): Int } type Query { x: Int }", declared)
+        .expect("a schema");
+    assert_eq!(schema.graphql.schema_definition.query.as_ref().map(|name| name.as_str()), Some("Query"));
     assert_eq!(schema.python_name("S.a.anId"), "an_id");
     let input = SchemaInput {
         sdl: "schema { subscription: S } type S { a(anId: ID!): Int }".into(),
-        declarations: vec![Declaration {
-            channel: "{other}".into(),
-            ..declaration("a")
-        }],
+        declarations: vec![Declaration { channel: "{other}".into(), ..declaration("a") }],
         python_names: [("Subscription.a.anId".to_owned(), "other".to_owned())].into(),
         requires: [("Subscription.a".to_owned(), vec![vec!["p".to_owned()]])].into(),
         ..SchemaInput::default()
@@ -266,12 +226,7 @@ fn guards_of_interfaces_hold_behind_them() {
     assert_eq!(schema.guard("Subscription", "n"), Some(&[vec!["root".to_owned()]][..]));
     assert_eq!(schema.guard("A", "other"), None);
     let error = Schema::build(input(r#"{"C.id": [["a"]]}"#)).map(|_| ());
-    assert_eq!(
-        error,
-        Err(SchemaError(
-            "requires: there is no field C.id, expected Type.field".into()
-        ))
-    );
+    assert_eq!(error, Err(SchemaError("requires: there is no field C.id, expected Type.field".into())));
 }
 
 #[test]
@@ -310,22 +265,13 @@ fn operands_have_the_kinds_of_their_types() {
 #[test]
 fn channels_are_rendered_and_cannot_be_escaped() {
     let declared = r#"[{"field": "a", "function": "f", "channel": "o:{id}:{n}{f}{b}"}]"#;
-    let schema = build(
-        "type Subscription { a(id: ID!, n: Int = 1, f: Float!, b: Boolean!): Int }",
-        declared,
-    )
-    .expect("a schema");
+    let schema =
+        build("type Subscription { a(id: ID!, n: Int = 1, f: Float!, b: Boolean!): Int }", declared).expect("a schema");
     let channel = schema.fields["a"].channel.as_ref().expect("a channel");
     let render = |json: &str| channel.render(&Value::parse(json.as_bytes()).expect("JSON"));
-    assert_eq!(
-        render(r#"{"id": "x y", "n": -3, "f": 1.5, "b": true}"#).expect("a channel"),
-        "o:x y:-31.5true"
-    );
+    assert_eq!(render(r#"{"id": "x y", "n": -3, "f": 1.5, "b": true}"#).expect("a channel"), "o:x y:-31.5true");
     for wrong in [r#""a:b""#, r#""a\n""#, "null", r#"["a"]"#, r#""\u0085""#] {
         let rendered = render(&format!(r#"{{"id": {wrong}, "n": 1, "f": 1, "b": true}}"#));
-        assert!(
-            matches!(&rendered, Err(Rejection::Request(errors)) if errors[0].code == "BAD_USER_INPUT"),
-            "{wrong}"
-        );
+        assert!(matches!(&rendered, Err(Rejection::Request(errors)) if errors[0].code == "BAD_USER_INPUT"), "{wrong}");
     }
 }

@@ -232,12 +232,16 @@ impl Next {
         let run = reader.run.get().and_then(Weak::upgrade).ok_or_else(|| errors::not_running(py))?;
         let bridge = run.bridge(py)?;
         let future = bridge.event_loop(py).call_method0("create_future")?;
-        let other = reader.waiting.lock().replace((bridge, future.clone().unbind()));
-        if let Some((_, other)) = other
-            && !other.bind(py).call_method0("done")?.is_truthy()?
+        let other = reader.waiting.lock().take();
+        if let Some((_, waited)) = &other
+            && !waited.bind(py).call_method0("done")?.is_truthy()?
         {
+            // The other one goes on waiting; it may have been woken while it was looked at.
+            *reader.waiting.lock() = other;
+            Waker(Arc::downgrade(reader)).notify();
             return Err(PyRuntimeError::new_err("the subscription is being read by another task already"));
         }
+        *reader.waiting.lock() = Some((bridge, future.clone().unbind()));
         stream.listen();
         // Something may have come before the reader listened.
         if let Some(delivery) = stream.take() {

@@ -28,6 +28,10 @@ logger = logging.getLogger("fraiseql_subs")
 _MEMORY = EventBusConfig.memory()
 _LIMITS = Limits()
 
+# How many turns of its loop a publisher gives to others after many events: in the first functions start and readers
+# are woken, in the last the readers of what the functions made have run.
+_TURNS = 4
+
 
 class SubscriptionManager:
     """Serves a schema's subscriptions from one event bus.
@@ -83,6 +87,7 @@ class SubscriptionManager:
     async def __aenter__(self) -> Self:
         async with self._turns():
             if self._entries == 0:
+                self._attending = asyncio.Lock()
                 self._runner.open()
                 try:
                     await self._core.start()
@@ -151,12 +156,9 @@ class SubscriptionManager:
             NotRunning: The manager is not entered.
         """
         tenant = _tenant(tenant_id)
-        while True:
-            event_id = self._core.publish(event_type, channel, data, tenant, source, previous)
-            if event_id is not None:
-                return event_id
-            # Readers on this loop have had no turn for many events.
-            await asyncio.sleep(0)
+        while (event_id := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
+            await self._attend()
+        return event_id
 
     async def publish_events(self, events: Iterable[Event]) -> list[str]:
         """Publishes several events, all or none, in one round trip; see `publish_event`.
@@ -167,9 +169,20 @@ class SubscriptionManager:
         Returns:
             Their ids, in order.
         """
-        return self._core.publish_many(
-            [(event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source) for event in events]
-        )
+        given = [
+            (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source) for event in events
+        ]
+        while (ids := self._core.publish_many(given)) is None:
+            await self._attend()
+        return ids
+
+    async def _attend(self) -> None:
+        """Lets this loop's functions and readers run, which had no turn for many events."""
+        async with self._attending:
+            if self._core.is_unattended():
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+                self._core.attended()
 
     def publish_event_sync(
         self,
@@ -194,10 +207,9 @@ class SubscriptionManager:
         else:
             raise RuntimeError("publish_event_sync blocks, and this thread runs an event loop: await publish_event")
         tenant = _tenant(tenant_id)
-        while True:
-            event_id = self._core.publish(event_type, channel, data, tenant, source, previous)
-            if event_id is not None:
-                return event_id
+        while (event_id := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
+            self._core.attended()  # the loop does not run: there is nobody to let go first
+        return event_id
 
     # ---- subscriptions ----
 

@@ -83,8 +83,14 @@ class Core:
 
     def publish_many(
         self, events: list[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
-    ) -> list[str]:
-        """Publishes all of these events or none."""
+    ) -> list[str] | None:
+        """Publishes all of these events or none; `None` as with `publish`."""
+
+    def is_unattended(self) -> bool:
+        """Whether `publish` and `publish_many` want the loop to run first."""
+
+    def attended(self) -> None:
+        """The loop has run."""
 
     def subscribe(
         self,

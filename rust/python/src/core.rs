@@ -74,11 +74,22 @@ pub(crate) struct Run {
     /// The process that it runs in; a forked child has none of its threads.
     process: u32,
     home: Arc<Bridge>,
-    /// The ways onto the loops that readers run on, by the loops' identity.
+    /// The ways onto the loops that readers run on, by the address of the loop, which they keep.
     bridges: Mutex<HashMap<usize, Arc<Bridge>>>,
 }
 
 impl Run {
+    /// Gives the loop its turn where it is due; `false`: this is its own thread, whose caller has to.
+    fn give_turn(&self, py: Python<'_>) -> bool {
+        if self.home.is_unattended() {
+            if self.home.is_mine() {
+                return false;
+            }
+            self.home.wait_for_turn(py);
+        }
+        true
+    }
+
     /// The way onto the running loop of this thread.
     pub(crate) fn bridge(&self, py: Python<'_>) -> PyResult<Arc<Bridge>> {
         let running = py.import("asyncio")?.call_method0("get_running_loop")?;
@@ -87,9 +98,12 @@ impl Run {
         }
         let key = running.as_ptr() as usize;
         let known = self.bridges.lock().get(&key).cloned();
-        // A loop that was closed may have left its place in memory to this one.
-        if let Some(bridge) = known.filter(|known| known.event_loop(py).is(&running)) {
+        if let Some(bridge) = known {
             return Ok(bridge);
+        }
+        let others: Vec<_> = self.bridges.lock().iter().map(|(key, bridge)| (*key, bridge.clone())).collect();
+        for (closed, _) in others.iter().filter(|(_, bridge)| bridge.is_closed(py)) {
+            self.bridges.lock().remove(closed);
         }
         let bridge = Bridge::open(&running)?;
         self.bridges.lock().insert(key, bridge.clone());
@@ -171,28 +185,38 @@ impl Core {
         previous: &Bound<'_, PyAny>,
     ) -> PyResult<Option<String>> {
         let run = self.running(py)?;
-        if run.home.is_unattended() {
-            if run.home.is_mine() {
-                return Ok(None);
-            }
-            // Another thread: giving the interpreter away lets the loop run.
-            py.detach(std::thread::yield_now);
+        if !run.give_turn(py) {
+            return Ok(None);
         }
         let event = event(event_type, channel, data, tenant_id, source, previous)?;
         let ids = publish(py, &run, vec![event])?;
         Ok(ids.into_iter().next().map(String::from))
     }
 
-    /// Publishes several events, each the arguments of `publish` but `previous`; all or none.
+    /// Publishes several events, each the arguments of `publish` but `previous`; all or none. `None`: as with `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a list as a Vec")]
-    fn publish_many<'py>(&self, py: Python<'py>, events: Vec<[Bound<'py, PyAny>; 5]>) -> PyResult<Vec<String>> {
+    fn publish_many<'py>(&self, py: Python<'py>, events: Vec<[Bound<'py, PyAny>; 5]>) -> PyResult<Option<Vec<String>>> {
         let run = self.running(py)?;
+        if !run.give_turn(py) {
+            return Ok(None);
+        }
         let none = py.None().into_bound(py);
         let events = events
             .iter()
             .map(|[event_type, channel, data, tenant, source]| event(event_type, channel, data, tenant, source, &none))
             .collect::<PyResult<_>>()?;
-        Ok(publish(py, &run, events)?.into_iter().map(String::from).collect())
+        Ok(Some(publish(py, &run, events)?.into_iter().map(String::from).collect()))
+    }
+
+    /// Whether `publish` lets the loop run first.
+    fn is_unattended(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.running(py)?.home.is_unattended())
+    }
+
+    /// The loop has run.
+    fn attended(&self, py: Python<'_>) -> PyResult<()> {
+        self.running(py)?.home.attended();
+        Ok(())
     }
 
     /// Asks for a subscription; it is live when it is entered.
@@ -276,6 +300,7 @@ impl Core {
 fn publish(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Vec<Box<str>>> {
     let outcome = run.home.publishing(py, || run.engine.publish(events))?;
     let (ids, published) = outcome.map_err(|error| errors::publish(py, &error))?;
+    run.home.published(ids.len());
     match published {
         Published::Now => Ok(ids),
         Published::Later(_) => Err(PyRuntimeError::new_err("this bus publishes later")),

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -26,7 +27,7 @@ pub(crate) struct Bridge {
     writer: UnixStream,
     queue: Mutex<VecDeque<Arc<dyn OnLoop>>>,
     signalled: AtomicBool,
-    /// Events published since the loop last did what was queued.
+    /// Events that were published since the loop had its turn.
     unattended: AtomicUsize,
     /// The loop's own thread is publishing, and will tell the loop itself.
     publishing: AtomicBool,
@@ -36,6 +37,8 @@ pub(crate) struct Bridge {
 
 /// After this many events the publisher lets the loop run: readers on it could not keep up otherwise.
 const BEFORE_YIELDING: usize = 64;
+/// And a publisher of another thread waits no longer than this for the loop to do so.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
 
 impl Bridge {
     /// The way onto the running loop, which must be this thread's.
@@ -59,24 +62,28 @@ impl Bridge {
 
     /// Stops watching; to be called on the loop's thread. A loop that was closed watches nothing.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let event_loop = self.event_loop.bind(py);
-        if !event_loop.call_method0("is_closed")?.is_truthy()? {
-            event_loop.call_method1("remove_reader", (self.reader.as_raw_fd(),))?;
+        if !self.is_closed(py) {
+            self.event_loop(py).call_method1("remove_reader", (self.reader.as_raw_fd(),))?;
         }
         Ok(())
     }
 
     /// The same from any thread.
     pub(crate) fn close_later(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let event_loop = self.event_loop.bind(py);
-        if !event_loop.call_method0("is_closed")?.is_truthy()? {
-            event_loop.call_method1("call_soon_threadsafe", (Closing(self.clone()),))?;
+        if !self.is_closed(py) {
+            self.event_loop(py).call_method1("call_soon_threadsafe", (Closing(self.clone()),))?;
         }
         Ok(())
     }
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.event_loop.bind(py)
+    }
+
+    /// Whether the loop was closed.
+    pub(crate) fn is_closed(&self, py: Python<'_>) -> bool {
+        // An event loop that cannot say so is none any more.
+        self.event_loop(py).call_method0("is_closed").and_then(|closed| closed.is_truthy()).unwrap_or(true)
     }
 
     /// Queues work, and wakes the loop unless it is on its way already.
@@ -104,12 +111,27 @@ impl Bridge {
         Ok(published)
     }
 
-    /// Whether a publisher should let the loop run before it goes on.
+    /// Whether a publisher should give the loop its turn before it goes on.
     pub(crate) fn is_unattended(&self) -> bool {
-        if !self.signalled.load(SeqCst) {
-            return false;
-        }
-        self.unattended.fetch_add(1, SeqCst) >= BEFORE_YIELDING
+        self.unattended.load(SeqCst) >= BEFORE_YIELDING
+    }
+
+    /// Counts events that were published.
+    pub(crate) fn published(&self, events: usize) {
+        self.unattended.fetch_add(events, SeqCst);
+    }
+
+    /// The loop had its turn.
+    pub(crate) fn attended(&self) {
+        self.unattended.store(0, SeqCst);
+    }
+
+    /// Gives a loop of another thread its turn; one that does not take it is not waited for.
+    pub(crate) fn wait_for_turn(&self, py: Python<'_>) {
+        let (turn, taken) = flume::bounded(1);
+        self.push(Arc::new(Turn(turn)));
+        let _ = py.detach(|| taken.recv_timeout(LONGEST_WAIT));
+        self.attended();
     }
 
     pub(crate) fn is_mine(&self) -> bool {
@@ -120,7 +142,6 @@ impl Bridge {
         let mut bytes = [0; 64];
         // What there was to read does not matter, nor whether another reading took it.
         let _ = (&self.reader).read(&mut bytes);
-        self.unattended.store(0, SeqCst);
         self.signalled.store(false, SeqCst);
         let queue = std::mem::take(&mut *self.queue.lock());
         for work in queue {
@@ -147,6 +168,17 @@ impl Drop for Publishing<'_> {
     }
 }
 
+/// Says that the loop has come to it.
+struct Turn(flume::Sender<()>);
+
+impl OnLoop for Turn {
+    fn run(self: Arc<Self>, _py: Python<'_>) -> PyResult<()> {
+        // Who waited may have gone on.
+        let _ = self.0.try_send(());
+        Ok(())
+    }
+}
+
 /// What the loop calls when it was woken.
 #[pyclass(frozen)]
 struct Drain(Arc<Bridge>);
@@ -165,6 +197,8 @@ struct Closing(Arc<Bridge>);
 #[pymethods]
 impl Closing {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        // What was queued before would be forgotten with the descriptor.
+        self.0.drain(py);
         self.0.close(py)
     }
 }

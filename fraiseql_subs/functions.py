@@ -116,7 +116,8 @@ class Runner:
             if left > 0:
                 self._loop.call_later(left, expire)
             elif call.expire():
-                logger.warning("%s timed out; its thread goes on", self._functions[call.function].name)
+                what = "waited too long for a thread" if future.cancel() else "timed out; its thread goes on"
+                logger.warning("%s %s", self._functions[call.function].name, what)
 
         def run() -> None:
             started.append(self._loop.time())
@@ -164,6 +165,9 @@ class Runner:
             return
         except StopAsyncIteration:
             generation.complete()
+        except asyncio.CancelledError as error:
+            generation.fail(error)
+            raise
         except Exception as error:
             generation.fail(error)
         finally:

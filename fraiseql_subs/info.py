@@ -38,7 +38,7 @@ class Info:
 
     @property
     def operation_name(self) -> str | None:
-        """The operation's name, as the document or the request gives it; for generators."""
+        """The operation's name in the document; for generators."""
         name: str | None = self._own("operation_name")
         return name
 

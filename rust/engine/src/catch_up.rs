@@ -117,7 +117,7 @@ async fn replay(engine: &Arc<Engine>, subscription: &Arc<Subscription>, ticket: 
         };
         group::result(&operation.plan, source, offset, shared)
     };
-    result.push_to(&subscription.mailbox, &shared.metrics);
+    result.push_paced_to(&subscription.mailbox, &shared.metrics);
 }
 
 impl From<BusError> for Rejection {

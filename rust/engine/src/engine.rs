@@ -353,7 +353,7 @@ impl Engine {
             arguments: operation.arguments,
             watcher: Watcher { viewer: start.viewer.clone(), plan: operation.plan },
             operation_name: operation.name,
-            variables: start.request.variables.clone(),
+            variables: operation.variables,
             connection_id: start.connection_id.cloned(),
             mailbox: subscription.mailbox.clone(),
             shared: self.shared.clone(),

@@ -188,10 +188,20 @@ pub struct ProjectedResult {
 impl ProjectedResult {
     /// Queues it.
     pub fn push_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
+        self.count(metrics);
+        mailbox.push(self.body.clone());
+    }
+
+    /// Queues it where its maker has waited for room.
+    pub fn push_paced_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
+        self.count(metrics);
+        mailbox.push_paced(self.body.clone());
+    }
+
+    fn count(&self, metrics: &Metrics) {
         if self.too_large {
             metrics.dropped(DropReason::Result, 1);
         }
-        mailbox.push(self.body.clone());
     }
 }
 

@@ -5,8 +5,8 @@
 //! # Lagging
 //!
 //! A mailbox holds at most `queue_messages` messages and `queue_bytes` bytes of results, and all mailboxes of an outbox
-//! hold `connection_queue_bytes` together. A message that nothing else waits beside enters whatever its size. What has no
-//! room is handled by the subscription's [`Overflow`]; whatever is lost is counted, and the next message that the
+//! hold `connection_queue_bytes` together. A message that nothing else waits beside enters whatever its size, and so does the
+//! one that a generator or a catch-up made after it had found room. What has no room is handled by the subscription's [`Overflow`]; whatever is lost is counted, and the next message that the
 //! reader takes carries the count.
 //!
 //! # Closing
@@ -251,10 +251,15 @@ impl Mailbox {
                 return;
             }
         }
-        state.bytes += size;
-        self.outbox.bytes.fetch_add(size, SeqCst);
-        state.queue().push(body);
-        self.list(&mut state);
+        self.enqueue(&mut state, body);
+    }
+
+    /// Queues a result whatever its size: whoever made it has waited for [`Mailbox::room`] before.
+    pub fn push_paced(self: &Arc<Self>, body: Arc<Body>) {
+        let mut state = self.state.lock();
+        if state.end.is_none() && !state.closed {
+            self.enqueue(&mut state, body);
+        }
     }
 
     /// Notes that messages were lost before they could be queued.
@@ -310,7 +315,7 @@ impl Mailbox {
     /// Whether fewer than `messages` wait and half of the bytes are free, or it is over.
     pub fn has_room(&self, messages: usize) -> bool {
         let state = self.state.lock();
-        let free = state.waiting() < messages.min(self.capacity.messages) && state.bytes <= self.capacity.bytes / 2;
+        let free = state.waiting() < messages.min(self.most()) && state.bytes <= self.capacity.bytes / 2;
         // What others hold of the connection's bytes must not be overrun, and an empty mailbox can always be filled.
         let shared = state.waiting() == 0 || self.outbox.bytes() <= self.outbox.max_bytes / 2;
         free && shared || state.closed || state.end.is_some()
@@ -336,8 +341,19 @@ impl Mailbox {
         if waiting == 0 && together == 0 {
             return true;
         }
-        let most = if self.capacity.overflow == Overflow::Latest { 1 } else { self.capacity.messages };
-        waiting < most && state.bytes + size <= self.capacity.bytes && together + size <= self.outbox.max_bytes
+        waiting < self.most() && state.bytes + size <= self.capacity.bytes && together + size <= self.outbox.max_bytes
+    }
+
+    /// How many messages may wait.
+    fn most(&self) -> usize {
+        if self.capacity.overflow == Overflow::Latest { 1 } else { self.capacity.messages }
+    }
+
+    fn enqueue(self: &Arc<Self>, state: &mut State, body: Arc<Body>) {
+        state.bytes += body.json.len();
+        self.outbox.bytes.fetch_add(body.json.len(), SeqCst);
+        state.queue().push(body);
+        self.list(state);
     }
 
     fn list(self: &Arc<Self>, state: &mut State) {

@@ -44,6 +44,10 @@ pub struct Request<'a> {
 /// A subscription that may be started.
 #[derive(Debug)]
 pub struct Operation {
+    /// Its name in the document.
+    pub name: Option<Box<str>>,
+    /// The coerced variables.
+    pub variables: Object,
     /// The root field.
     pub field: Arc<Field>,
     /// Its arguments by Python name.
@@ -144,6 +148,7 @@ impl Documents {
             plan: known.plan(schema, field, operation, &variables, viewer)?,
             channel,
             name: operation.name.as_ref().map(|name| name.as_str().into()),
+            variables,
         })
     }
 

@@ -21,7 +21,7 @@ use crate::project::Source;
 use crate::schema::Field;
 use crate::security::Viewer;
 use crate::tasks::{Tasks, UnderWay};
-use crate::value::Value;
+use crate::value::{Object, Value};
 
 /// Calls user code. Both functions are called under locks: they must only queue what they were given and return.
 pub trait Resolver: Send + Sync {
@@ -295,10 +295,10 @@ pub struct Generation {
     pub arguments: Arc<Value>,
     /// Who watches, and what was selected.
     pub watcher: Watcher,
-    /// The operation's name, where the document or the request has one.
+    /// The operation's name in the document.
     pub operation_name: Option<Box<str>>,
-    /// The variables as they were sent.
-    pub variables: Value,
+    /// The coerced variables by GraphQL name.
+    pub variables: Object,
     /// The connection's id or label.
     pub connection_id: Option<Arc<str>>,
     /// Where the results go.
@@ -321,17 +321,16 @@ impl Generation {
     /// One value that the generator yielded, read for this subscription's selection.
     pub fn emit(&self, value: &Value) {
         let result = group::result(&self.watcher.plan, Source::Read(value), None, &self.shared);
-        result.push_to(&self.mailbox, &self.shared.metrics);
+        result.push_paced_to(&self.mailbox, &self.shared.metrics);
     }
 
     /// It ended by itself, or raised.
     pub fn finish(&self, outcome: Result<(), GraphQLError>) {
-        match outcome {
-            Ok(()) => self.mailbox.end(End::Complete),
-            Err(error) => {
-                self.shared.metrics.resolver_errors.inc();
-                self.mailbox.end(End::Error(Arc::new(error)))
-            }
-        };
+        let failed = outcome.is_err();
+        let end = outcome.map_or_else(|error| End::Error(Arc::new(error)), |()| End::Complete);
+        // One whose subscription had ended before was cancelled.
+        if self.mailbox.end(end) && failed {
+            self.shared.metrics.resolver_errors.inc();
+        }
     }
 }

@@ -301,10 +301,10 @@ impl Generation {
     /// What belongs to this one subscription: `operation_name`, `variables`, `connection_id`.
     fn operation<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let operation = PyDict::new(py);
-        let variables = match &self.generation.variables {
-            Value::Null => PyDict::new(py).into_any(),
-            variables => convert::to_python(py, variables)?,
-        };
+        let variables = PyDict::new(py);
+        for (name, value) in &self.generation.variables {
+            variables.set_item(&**name, convert::to_python(py, value)?)?;
+        }
         operation.set_item("operation_name", self.generation.operation_name.as_deref())?;
         operation.set_item("variables", variables)?;
         operation.set_item("connection_id", self.generation.connection_id.as_deref())?;

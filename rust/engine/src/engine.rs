@@ -278,7 +278,11 @@ impl Engine {
             return Err(Rejection::Stopped);
         }
         let Start { request, viewer, .. } = start;
-        if viewer.is_expired(Utc::now()) || self.parts.multi_tenant && !viewer.has_tenant() {
+        if viewer.is_expired(Utc::now()) {
+            return Err(Rejection::Forbidden);
+        }
+        if self.parts.multi_tenant && !viewer.has_tenant() {
+            self.parts.metrics.violation(Module::Tenant);
             return Err(Rejection::Forbidden);
         }
         let operation = match self.parts.documents.admit(request, viewer) {

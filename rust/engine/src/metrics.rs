@@ -15,6 +15,8 @@ use crate::value::{Object, Value};
 pub enum DropReason {
     /// A mailbox was full.
     Overflow,
+    /// Events came faster than a limit allows.
+    Rate,
     /// Too many events waited for a function.
     Resolver,
     /// The result was too large for one message.
@@ -23,8 +25,9 @@ pub enum DropReason {
     Drain,
 }
 
-const REASONS: [(DropReason, &str); 4] = [
+const REASONS: [(DropReason, &str); 5] = [
     (DropReason::Overflow, "overflow"),
+    (DropReason::Rate, "rate"),
     (DropReason::Resolver, "resolver"),
     (DropReason::Result, "result"),
     (DropReason::Drain, "drain"),
@@ -39,9 +42,19 @@ pub enum Module {
     Tenant,
     /// Field access.
     Fields,
+    /// The federation boundary.
+    Sources,
+    /// Variable scope.
+    Scope,
 }
 
-const MODULES: [(Module, &str); 3] = [(Module::Rows, "rows"), (Module::Tenant, "tenant"), (Module::Fields, "fields")];
+const MODULES: [(Module, &str); 5] = [
+    (Module::Rows, "rows"),
+    (Module::Tenant, "tenant"),
+    (Module::Fields, "fields"),
+    (Module::Sources, "sources"),
+    (Module::Scope, "scope"),
+];
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type Level = Gauge<i64, std::sync::atomic::AtomicI64>;

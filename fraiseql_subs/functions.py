@@ -39,13 +39,13 @@ class Runner:
         self._functions = functions
         self._timeout = limits.resolver_timeout
         self._threads = limits.resolver_threads
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._generators: dict[int, asyncio.Task[None]] = {}
 
     def open(self) -> None:
         """Takes the running loop and the present context for all functions to come."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._generators: dict[int, asyncio.Task[None]] = {}
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fraiseql-subs")
 
     async def close(self) -> None:

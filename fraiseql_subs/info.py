@@ -44,7 +44,7 @@ class Info:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables by GraphQL name, as the client sent them; for generators."""
+        """The variables by GraphQL name, coerced; for generators."""
         return dict(self._own("variables"))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._core import Core, Subscription
 from .bus import EventBusConfig
-from .errors import NotAvailableError
+from .errors import NotAvailableError, NotRunning
 from .event import Event
 from .functions import Runner, mask
 from .limits import Limits
@@ -77,6 +78,7 @@ class SubscriptionManager:
             mask=mask,
             type_names=schema.type_names,
         )
+        self._process = os.getpid()
         self._entries = 0
         self._turn: asyncio.Lock | None = None
         if unenforced := limits._not_enforced():
@@ -85,6 +87,9 @@ class SubscriptionManager:
     # ---- its life ----
 
     async def __aenter__(self) -> Self:
+        if self._process != os.getpid():
+            # Of its parent's run a forked child has nothing.
+            self._process, self._entries, self._turn = os.getpid(), 0, None
         async with self._turns():
             if self._entries == 0:
                 self._attending = asyncio.Lock()
@@ -102,11 +107,16 @@ class SubscriptionManager:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         async with self._turns():
+            if self._entries == 0:
+                raise NotRunning("the SubscriptionManager is left more often than it was entered")
             self._entries -= 1
             if self._entries > 0:
                 return
             try:
-                await self._core.stop()
+                await self._core.stop(True)
+            except asyncio.CancelledError:
+                await self._core.stop(False)
+                raise
             finally:
                 await self._runner.close()
                 self._core.release()

@@ -52,7 +52,10 @@ async def publish(manager: Any, *numbers: int, channel: str = "c", **more: Any) 
 
 
 def numbers(payloads: list[dict[str, Any]]) -> list[int]:
-    return [payload["data"]["ticks"]["n"] if "ticks" in payload["data"] else payload["data"]["shared"] for payload in payloads]
+    return [
+        payload["data"]["ticks"]["n"] if "ticks" in payload["data"] else payload["data"]["shared"]
+        for payload in payloads
+    ]
 
 
 def token(payload: dict[str, Any]) -> str:

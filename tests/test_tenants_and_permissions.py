@@ -489,7 +489,11 @@ def test_empty_requirements_raise():
 
 
 async def test_rows_read_roles_and_claims():
-    @subscription(channel="c", passthrough=True, rows=viewer("roles").contains(data["role"]) & (data["org"] == viewer("claims", "org")))
+    @subscription(
+        channel="c",
+        passthrough=True,
+        rows=viewer("roles").contains(data["role"]) & (data["org"] == viewer("claims", "org")),
+    )
     def by_role() -> Plain:
         raise NotImplementedError
 
@@ -497,7 +501,13 @@ async def test_rows_read_roles_and_claims():
     context = SecurityContext(roles=["editor", "reader"], claims={"org": {"id": 1}})
     async with manager, manager.subscribe("subscription { byRole { n } }", context=context) as stream:
         for n, (role, org) in enumerate(
-            [("admin", {"id": 1}), ("reader", {"id": 2}), ("reader", {"id": 1}), (None, {"id": 1}), ("editor", {"id": 1.0})]
+            [
+                ("admin", {"id": 1}),
+                ("reader", {"id": 2}),
+                ("reader", {"id": 1}),
+                (None, {"id": 1}),
+                ("editor", {"id": 1.0}),
+            ]
         ):
             await manager.publish_event("x", "c", {"n": n, "role": role, "org": org})
         assert await take(stream, 2) == [{"data": {"byRole": {"n": n}}} for n in (2, 4)]

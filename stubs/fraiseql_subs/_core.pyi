@@ -58,8 +58,11 @@ class Core:
             BusUnavailable: The bus cannot be reached.
         """
 
-    def stop(self) -> Future[None]:
-        """Drains for at most `drain_timeout` and stops; goes on even where the future is cancelled."""
+    def stop(self, drain: bool) -> Future[None]:
+        """Stops, after draining for at most `drain_timeout` where that is asked for; called again it cuts the draining short.
+
+        It goes on even where the future is cancelled.
+        """
 
     def release(self) -> None:
         """Gives the event loops back; on the loop that began the run."""

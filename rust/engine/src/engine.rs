@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use chrono::Utc;
 use dashmap::DashMap;
@@ -447,10 +448,12 @@ impl Engine {
 
     // ---- the end ----
 
-    /// Finishes what is under way, tells every reader the end, and stops. It takes `drain_timeout` at most.
-    pub async fn stop(self: &Arc<Self>) {
+    /// Finishes what is under way, tells every reader the end, and stops. With `drain` it takes `drain_timeout` at most, else
+    /// it does not wait.
+    pub async fn stop(self: &Arc<Self>, drain: bool) {
         *self.phase.lock() = Phase::Draining;
-        let deadline = tokio::time::Instant::now() + self.parts.limits.drain_timeout;
+        let patience = if drain { self.parts.limits.drain_timeout } else { Duration::ZERO };
+        let deadline = tokio::time::Instant::now() + patience;
         // A time-out is no error here: what still waits is dropped and counted below.
         let _ = tokio::time::timeout_at(deadline, self.shared.calls.idle()).await;
         for stream in self.streams() {

@@ -76,6 +76,8 @@ pub(crate) struct Run {
     home: Arc<Bridge>,
     /// The ways onto the loops that readers run on, by the address of the loop, which they keep.
     bridges: Mutex<HashMap<usize, Arc<Bridge>>>,
+    /// The task that ends it.
+    stopping: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
 impl Run {
@@ -144,17 +146,31 @@ impl Core {
         let home = Bridge::open(&running)?;
         let port = Port::new(home.clone(), self.functions.clone());
         let engine = Engine::new(self.parts.clone(), port, runtime()?.handle().clone());
-        let run = Run { engine: engine.clone(), process: std::process::id(), home, bridges: Mutex::default() };
-        *self.run.lock() = Some(Arc::new(run));
+        let run = Run {
+            engine: engine.clone(),
+            process: std::process::id(),
+            home,
+            bridges: Mutex::default(),
+            stopping: Mutex::default(),
+        };
+        let inherited = self.run.lock().replace(Arc::new(run));
+        // A forked child has no part in its parent's run, and must not end it: their descriptors are the same.
+        std::mem::forget(inherited);
         future_into_py::<Tokio, _, ()>(py, async move {
             engine.start().await.map_err(|error| Python::attach(|py| errors::bus(py, &error)))
         })
     }
 
-    /// Drains and stops; the future is done when nothing is left. It goes on when nobody waits for it any more.
-    fn stop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// Stops, after draining where that is asked for; the future is done when nothing is left. It goes on when nobody waits for it
+    /// any more. A second stop takes the place of the first.
+    fn stop<'py>(&self, py: Python<'py>, drain: bool) -> PyResult<Bound<'py, PyAny>> {
         let run = self.running(py)?;
-        let stopping = runtime()?.spawn(async move { run.engine.stop().await });
+        let engine = run.engine.clone();
+        let stopping = runtime()?.spawn(async move { engine.stop(drain).await });
+        let earlier = run.stopping.lock().replace(stopping.abort_handle());
+        if let Some(earlier) = earlier {
+            earlier.abort();
+        }
         future_into_py::<Tokio, _, ()>(py, async move {
             stopping.await.map_err(|error| PyRuntimeError::new_err(error.to_string()))
         })

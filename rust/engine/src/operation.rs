@@ -58,8 +58,6 @@ pub struct Operation {
     pub plan: Arc<Plan>,
     /// Where its events are published; empty for a generator.
     pub channel: String,
-    /// The operation's own name in the document.
-    pub name: Option<Box<str>>,
 }
 
 /// What becomes of a request that is not rejected.

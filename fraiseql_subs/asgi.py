@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
+import sys
 import types
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
@@ -97,27 +99,39 @@ class SubscriptionApp:
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
             return
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        socket = self._manager._core.connect(send, _finish, self._introspection)
+        receiving = asyncio.current_task()
+        assert receiving is not None
+
+        def interrupt(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, OSError):  # an OSError is a peer that has gone
+                logger.warning("a connection ends, as send() failed: %r", error)
+            receiving.cancel()
+
+        socket = self._manager._core.connect(send, _finish, interrupt, self._introspection)
         authenticating: asyncio.Task[None] | None = None
         try:
-            while True:
-                message = await receive()
-                if message["type"] == "websocket.disconnect":
-                    return
+            await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+            while (message := await receive())["type"] != "websocket.disconnect":
                 payload = _receive(socket, message.get("text"))
                 if payload is not None:
                     authenticating = asyncio.create_task(self._authenticate(socket, payload, connection))
+                # One message a turn: a client that sends many at once keeps nobody waiting.
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
-            # A server that stops (hypercorn) would close 1011, which clients take for the end of all tries.
-            socket.lost()
-            await asyncio.wait_for(send({"type": "websocket.close", "code": 1012, "reason": "Service restart"}), 1)
-            raise
+            # Interrupted; else the server stops, as hypercorn does, and would close 1011, after which clients do not come back.
+            await _ended(socket.give_up())
+            if socket.closing is None:
+                await _close(send, 1012, "Service restart", 1)
+                raise
+            limits = self._manager.limits
+            await _close(send, *socket.closing, limits.ping_interval + limits.pong_timeout)
+            if not _is_over(receiving):
+                raise
         finally:
             socket.lost()
             if authenticating is not None:
                 authenticating.cancel()
-                await asyncio.wait([authenticating])
+            await _ended(socket.give_up(), authenticating)
 
     async def _authenticate(self, socket: Socket, payload: dict[str, Any], connection: Connection) -> None:
         try:
@@ -145,15 +159,17 @@ class SubscriptionApp:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
+        phase = "startup"
         try:
             async with self._manager:
                 await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
                 await receive()  # lifespan.shutdown
         except Exception as error:
-            logger.exception("the manager could not be entered or left")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        await send({"type": "lifespan.shutdown.complete"})
+            logger.exception("the manager's %s failed", phase)
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
 
 
 def _receive(socket: Socket, text: str | None) -> dict[str, Any] | None:
@@ -162,6 +178,23 @@ def _receive(socket: Socket, text: str | None) -> dict[str, Any] | None:
     except UnicodeEncodeError:
         socket.receive_invalid()
         return None
+
+
+async def _close(send: Send, code: int, reason: str, patience: float) -> None:
+    """Closes; a peer that has gone, or reads nothing, learns nothing, however long it is waited for."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(send({"type": "websocket.close", "code": code, "reason": reason}), patience)
+
+
+async def _ended(*tasks: asyncio.Task[None] | None) -> None:
+    """Waits for the end of tasks that were cancelled."""
+    if waited := [task for task in tasks if task is not None]:
+        await asyncio.wait(waited)
+
+
+def _is_over(interrupted: asyncio.Task[Any]) -> bool:
+    """Whether nobody but us has cancelled a task that we have interrupted; our cancellation is taken back."""
+    return sys.version_info < (3, 11) or interrupted.uncancel() == 0
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:
@@ -175,13 +208,13 @@ async def _upgrade_required(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"Subscriptions are served over graphql-transport-ws.\n"})
 
 
-def _finish(steps: Iterator[Any], first: Any, done: Callable[[bool], None]) -> asyncio.Task[None]:
+def _finish(steps: Iterator[Any], first: Any, done: Callable[[BaseException | None], None]) -> asyncio.Task[None]:
     """Makes a task of a `send()` whose first step has been taken and gave `first` to wait for."""
     task = asyncio.get_running_loop().create_task(_go_on(steps, first))
 
     def ended(task: asyncio.Task[None]) -> None:
-        # A cancelled send makes room for the close; the peer has gone where it failed.
-        done(not task.cancelled() and task.exception() is not None)
+        # A cancelled send makes room for the close.
+        done(None if task.cancelled() else task.exception())
 
     task.add_done_callback(ended)
     return task

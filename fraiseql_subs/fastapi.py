@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fastapi import APIRouter
-from starlette.routing import WebSocketRoute
+from starlette.routing import Route, WebSocketRoute
 
 from .asgi import AuthHandler, SubscriptionApp
 from .manager import SubscriptionManager
@@ -35,5 +35,5 @@ class SubscriptionRouterFactory:
         app = SubscriptionApp(
             manager, auth_handler=auth_handler, allowed_origins=allowed_origins, introspection=introspection
         )
-        # A plain route: nothing of FastAPI stands between the server and the protocol.
-        return APIRouter(lifespan=manager.lifespan, routes=[WebSocketRoute(path, app)])
+        # Plain routes: nothing of FastAPI stands between the server and the protocol.
+        return APIRouter(lifespan=manager.lifespan, routes=[WebSocketRoute(path, app), Route(path, app)])

@@ -10,7 +10,7 @@ import contextvars
 import logging
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphQLError
@@ -44,13 +44,13 @@ class Runner:
         """Takes the running loop and the present context for all functions to come."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._generators: dict[int, asyncio.Task[None]] = {}
+        # By the keys of generators and of calls that are abandoned together.
+        self._running: dict[int, set[asyncio.Task[None] | Future[None]]] = {}
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fraiseql-subs")
 
     async def close(self) -> None:
         """Cancels what still runs and waits for its end; threads end when their functions return."""
-        tasks = [*self._tasks, *self._generators.values()]
+        tasks = [each for running in self._running.values() for each in running if isinstance(each, asyncio.Task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -64,6 +64,19 @@ class Runner:
             else:
                 self._spawn(call)
 
+    def abandon(self, key: int) -> None:
+        """Nobody waits any more: tasks are cancelled, generators closed, and what waits for a thread is never called."""
+        for running in tuple(self._running.get(key, ())):
+            running.cancel()
+
+    def _add(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
+        self._running.setdefault(key, set()).add(running)
+
+    def _remove(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
+        self._running[key].discard(running)
+        if not self._running[key]:
+            del self._running[key]
+
     def _timeout_of(self, call: Call) -> float:
         timeout = call.timeout
         return self._timeout if timeout is None else timeout
@@ -72,12 +85,12 @@ class Runner:
 
     def _spawn(self, call: Call) -> None:
         task = self._task(self._call(call))
-        self._tasks.add(task)
+        self._add(call.key, task)
         timer = self._loop.call_later(self._timeout_of(call), self._expire, call, task)
 
         def done(task: asyncio.Task[None]) -> None:
             timer.cancel()
-            self._tasks.discard(task)
+            self._remove(call.key, task)
 
         task.add_done_callback(done)
 
@@ -129,7 +142,13 @@ class Runner:
 
         timer = self._loop.call_later(timeout, expire)
         future = self._pool.submit(self._context.copy().run, run)
-        future.add_done_callback(lambda _: self._on_loop(timer.cancel))
+        self._add(call.key, future)
+
+        def done() -> None:
+            timer.cancel()
+            self._remove(call.key, future)
+
+        future.add_done_callback(lambda _: self._on_loop(done))
 
     def _on_loop(self, callback: Any) -> None:
         if not self._loop.is_closed():
@@ -140,15 +159,8 @@ class Runner:
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
         task = self._task(self._generate(generation))
-        self._generators[generation.key] = task
-        key = generation.key
-        task.add_done_callback(lambda _: self._generators.pop(key, None))
-
-    def abandon(self, key: int) -> None:
-        """Its subscription has ended: the generator is cancelled, and closed."""
-        task = self._generators.get(key)
-        if task is not None:
-            task.cancel()
+        self._add(generation.key, task)
+        task.add_done_callback(lambda task: self._remove(generation.key, task))
 
     async def _generate(self, generation: Generation) -> None:
         generator: AsyncGenerator[Any, None] | None = None

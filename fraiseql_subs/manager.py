@@ -29,9 +29,10 @@ logger = logging.getLogger("fraiseql_subs")
 _MEMORY = EventBusConfig.memory()
 _LIMITS = Limits()
 
-# How many turns of its loop a publisher gives to others after many events: in the first functions start and readers
-# are woken, in the last the readers of what the functions made have run.
-_TURNS = 4
+# How many turns of its loop a publisher gives to others after many events, at most,
+_TURNS = 1000
+# and after how many in which nothing happened it goes on: who has not got on by then waits for something else.
+_QUIET_TURNS = 4
 
 
 class SubscriptionManager:
@@ -189,10 +190,16 @@ class SubscriptionManager:
     async def _attend(self) -> None:
         """Lets this loop's functions and readers run, which had no turn for many events."""
         async with self._attending:
-            if self._core.is_unattended():
-                for _ in range(_TURNS):
-                    await asyncio.sleep(0)
-                self._core.attended()
+            if not self._core.is_unattended():
+                return
+            quiet, before = 0, self._core.progress()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+                after = self._core.progress()
+                quiet, before = (quiet + 1 if after == before else 0), after
+                if quiet == _QUIET_TURNS:
+                    break
+            self._core.attended()
 
     def publish_event_sync(
         self,

@@ -3,7 +3,7 @@
 Nothing here runs at import. All classes are final and thread-safe; what has to be called on an event loop says so.
 """
 
-from asyncio import Future
+from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, final
@@ -92,6 +92,9 @@ class Core:
     def is_unattended(self) -> bool:
         """Whether `publish` and `publish_many` want the loop to run first."""
 
+    def progress(self) -> int:
+        """Changes while the loop's readers and functions get on."""
+
     def attended(self) -> None:
         """The loop has run."""
 
@@ -114,9 +117,10 @@ class Core:
         self,
         send: Callable[[dict[str, Any]], Awaitable[None]],
         finish: Callable[..., object],
+        interrupt: Callable[[BaseException | None], object],
         introspection: bool,
     ) -> Socket:
-        """Opens the protocol for a socket that has just been accepted; on its event loop."""
+        """Opens the protocol for a socket that is about to be accepted; on its event loop."""
 
     def complete(self, subscription_id: str, connection_id: str | None) -> bool:
         """Ends a subscription; returns whether it existed."""
@@ -185,6 +189,13 @@ class Socket:
     def refuse(self) -> None:
         """The auth handler has refused."""
 
+    @property
+    def closing(self) -> tuple[int, str] | None:
+        """Code and reason of the close that is to be sent, where there is one."""
+
+    def give_up(self) -> Task[None] | None:
+        """Gives up the send that is under way; returns its task, where there is one."""
+
     def lost(self) -> None:
         """The socket is gone: nothing of it stays."""
 
@@ -195,6 +206,10 @@ class Call:
     @property
     def function(self) -> int:
         """The function's position among the declarations."""
+
+    @property
+    def key(self) -> int:
+        """By which it is abandoned, with others."""
 
     @property
     def field_name(self) -> str:

@@ -151,9 +151,8 @@ impl Connection {
             self.end(&mut state, Close::SLOW_CONSUMER);
         }
         if let Some(outgoing) = state.control.pop_front() {
-            match &outgoing {
-                Outgoing::Text(text) => state.control_bytes -= text.len(),
-                Outgoing::Close(_) => state.under_way = None,
+            if let Outgoing::Text(text) = &outgoing {
+                state.control_bytes -= text.len();
             }
             return Some(outgoing);
         }
@@ -164,7 +163,6 @@ impl Connection {
         }
         if state.draining && state.operations.is_empty() {
             self.end(&mut state, Close::SERVICE_RESTART);
-            state.under_way = None;
             return state.control.pop_front();
         }
         None

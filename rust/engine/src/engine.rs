@@ -589,6 +589,7 @@ impl Subscription {
             *users -= 1;
             if *users == 0 {
                 topic.classes.remove(&resolve.key);
+                resolve.abandon();
             }
         }
         if topic.index.is_empty() {

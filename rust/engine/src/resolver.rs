@@ -23,7 +23,7 @@ use crate::security::Viewer;
 use crate::tasks::{Tasks, UnderWay};
 use crate::value::{Object, Value};
 
-/// Calls user code. Both functions are called under locks: they must only queue what they were given and return.
+/// Calls user code. All functions are called under locks: they must only queue what they were given and return.
 pub trait Resolver: Send + Sync {
     /// Calls a function for one event; the outcome goes to [`Call::finish`].
     fn call(&self, call: Call);
@@ -31,6 +31,8 @@ pub trait Resolver: Send + Sync {
     fn generate(&self, generation: Arc<Generation>);
     /// The subscription of this generator has ended.
     fn abandon(&self, generation: &Arc<Generation>);
+    /// Nobody waits any more for the calls of this class.
+    fn abandon_calls(&self, class: &Arc<ResolveClass>);
 }
 
 /// What a function with `info` may know of who is watching.
@@ -77,6 +79,22 @@ impl Call {
         let destination = Destination::One { plan: plan.clone(), outcome: sender };
         let (field, arguments) = (field.clone(), arguments.clone());
         (Call { field, event, arguments, watcher, destination, finished: false }, receiver)
+    }
+
+    /// With whose calls it is abandoned.
+    pub fn class(&self) -> Option<&Arc<ResolveClass>> {
+        match &self.destination {
+            Destination::Class { class, .. } => Some(class),
+            Destination::One { .. } => None,
+        }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.destination {
+            Destination::Class { class, .. } => class.state.lock().abandoned,
+            Destination::One { outcome, .. } => outcome.is_closed(),
+        }
     }
 
     /// What has to be read of the function's result: what those who wait for it have selected. `None`: nobody does any more.
@@ -169,6 +187,8 @@ struct State {
     started: usize,
     /// The bytes of the events that have not.
     waiting_bytes: usize,
+    /// Everybody has left, for good: who comes next makes a new class.
+    abandoned: bool,
 }
 
 /// An event on its way through the class.
@@ -216,10 +236,10 @@ impl ResolveClass {
     }
 
     fn finish(self: &Arc<Self>, number: u64, outcome: Outcome) {
-        if outcome.is_err() {
+        let mut state = self.state.lock();
+        if outcome.is_err() && !state.abandoned {
             self.shared.metrics.resolver_errors.inc();
         }
-        let mut state = self.state.lock();
         let at = (number - state.first) as usize;
         state.slots[at].outcome = Some(outcome);
         while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
@@ -240,6 +260,19 @@ impl ResolveClass {
         let calls = self.start(&mut state);
         drop(state);
         self.call(calls);
+    }
+
+    /// Everybody has left: what waits is dropped, what runs is cancelled.
+    pub fn abandon(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        state.waiting_bytes = 0;
+        let started = state.started;
+        state.slots.truncate(started);
+        drop(state);
+        if started > 0 {
+            self.shared.resolver.abandon_calls(self);
+        }
     }
 
     /// Begins what may be begun.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::plan::Reads;
-use fraiseql_subs_engine::resolver::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
+use fraiseql_subs_engine::resolver::{
+    Call as EngineCall, Generation as EngineGeneration, ResolveClass, Resolver, Watcher,
+};
 use fraiseql_subs_engine::schema::Field;
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
@@ -26,7 +28,7 @@ pub(crate) struct Functions {
     pub(crate) start: Py<PyAny>,
     /// Starts a [`Generation`].
     pub(crate) generate: Py<PyAny>,
-    /// Ends one, by its key.
+    /// Ends a generator, or the calls of a class, by their key.
     pub(crate) abandon: Py<PyAny>,
     /// Says what a client may know of an exception.
     pub(crate) mask: Py<PyAny>,
@@ -46,6 +48,7 @@ enum Work {
     Call(EngineCall),
     Generate(Arc<EngineGeneration>),
     Abandon(Arc<EngineGeneration>),
+    AbandonCalls(Arc<ResolveClass>),
 }
 
 impl Port {
@@ -77,6 +80,10 @@ impl Resolver for Port {
     fn abandon(&self, generation: &Arc<EngineGeneration>) {
         self.push(Work::Abandon(generation.clone()));
     }
+
+    fn abandon_calls(&self, class: &Arc<ResolveClass>) {
+        self.push(Work::AbandonCalls(class.clone()));
+    }
 }
 
 impl OnLoop for Port {
@@ -86,6 +93,7 @@ impl OnLoop for Port {
         let calls = PyList::empty(py);
         for work in queue {
             match work {
+                Work::Call(call) if call.is_abandoned() => {}
                 Work::Call(call) => calls.append(Call::new(call, functions.clone()))?,
                 Work::Generate(generation) => {
                     let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
@@ -93,6 +101,9 @@ impl OnLoop for Port {
                 }
                 Work::Abandon(generation) => {
                     functions.abandon.bind(py).call1((Arc::as_ptr(&generation) as usize,))?;
+                }
+                Work::AbandonCalls(class) => {
+                    functions.abandon.bind(py).call1((Arc::as_ptr(&class) as usize,))?;
                 }
             }
         }
@@ -113,11 +124,13 @@ pub(crate) struct Call {
     watcher: Option<Watcher>,
     functions: Arc<Functions>,
     reading: Mutex<Option<Reading>>,
+    key: usize,
 }
 
 impl Call {
     fn new(call: EngineCall, functions: Arc<Functions>) -> Call {
         Call {
+            key: call.class().map_or(0, |class| Arc::as_ptr(class) as usize),
             field: call.field.clone(),
             event: call.event.clone(),
             arguments: call.arguments.clone(),
@@ -147,6 +160,12 @@ impl Call {
     #[getter]
     fn function(&self) -> usize {
         self.field.index
+    }
+
+    /// By which it is abandoned, with others.
+    #[getter]
+    fn key(&self) -> usize {
+        self.key
     }
 
     /// The subscription field's GraphQL name.

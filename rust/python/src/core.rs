@@ -235,6 +235,11 @@ impl Core {
         Ok(())
     }
 
+    /// Changes while the loop's readers and functions get on.
+    fn progress(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.running(py)?.home.turns() + self.parts.metrics.events_delivered.get())
+    }
+
     /// Asks for a subscription; it is live when it is entered.
     #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.subscribe`")]
     #[pyo3(signature = (query, *, variables, operation_name, context, viewer, subscription_id, connection_id, framing, resume))]
@@ -256,9 +261,16 @@ impl Core {
         Ok(Subscription::new(slf.clone().unbind(), ask))
     }
 
-    /// Opens the protocol for a socket that has just been accepted.
-    fn connect(&self, py: Python<'_>, send: Py<PyAny>, finish: Py<PyAny>, introspection: bool) -> PyResult<Socket> {
-        Socket::open(py, &*self.running(py)?, send, finish, introspection)
+    /// Opens the protocol for a socket that is about to be accepted.
+    fn connect(
+        &self,
+        py: Python<'_>,
+        send: Py<PyAny>,
+        finish: Py<PyAny>,
+        interrupt: Py<PyAny>,
+        introspection: bool,
+    ) -> PyResult<Socket> {
+        Socket::open(py, &*self.running(py)?, send, finish, interrupt, introspection)
     }
 
     /// Ends a subscription; returns whether it existed.

@@ -2,6 +2,9 @@
 //!
 //! Every `send()` is stepped once where the wake-up is handled. Only one that really suspends, because the peer reads too slowly,
 //! costs a task; meanwhile nothing else is taken for this connection. So there is one writer a connection, and no task.
+//!
+//! The close is not sent from here: the task that receives is interrupted and sends it, since some servers cannot close while
+//! a receive is pending, and not all tell a receive of the close.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -9,8 +12,10 @@ use fraiseql_subs_engine::connection::{Connection, Outgoing};
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::protocol::{Close, Frame};
 use parking_lot::Mutex;
+use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator};
 
 use crate::convert;
@@ -28,8 +33,13 @@ struct Writer {
     send: Py<PyAny>,
     /// Python's `finish(steps, first, done)`: makes a task of a send that has suspended.
     finish: Py<PyAny>,
+    /// The task that receives: what a `send()` sees as the current one where it is stepped without a task of its own.
+    receiving: Py<PyAny>,
+    /// Python's `interrupt(error)`: ends the receive loop, which then asks for `closing`.
+    interrupt: Py<PyAny>,
     /// The task of the send that is under way.
     sending: Mutex<Option<Py<PyAny>>>,
+    closing: OnceLock<Close>,
 }
 
 struct Waker(Weak<Writer>);
@@ -44,14 +54,11 @@ impl Notify for Waker {
 
 impl OnLoop for Writer {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let sending = self.sending.lock().as_ref().map(|task| task.clone_ref(py));
-        match sending {
-            None => self.send_all(py),
-            Some(task) if self.connection().is_some_and(|connection| connection.is_urgent()) => {
-                task.bind(py).call_method0("cancel").map(drop)
-            }
-            Some(_) => Ok(()),
+        let is_free = self.sending.lock().is_none();
+        if is_free || self.connection().is_some_and(|connection| connection.is_urgent()) {
+            return self.send_all(py);
         }
+        Ok(())
     }
 }
 
@@ -60,15 +67,28 @@ impl Writer {
         self.connection.get()
     }
 
-    /// Sends until nothing waits or a send suspends.
+    /// Sends until nothing waits or a send suspends. Middleware may need a current task, as `asyncio.timeout` does.
     fn send_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let here = (self.bridge.event_loop(py), self.receiving.bind(py));
+        ENTER.import(py, "asyncio.tasks", "_enter_task")?.call1(here)?;
+        let sent = self.step_all(py);
+        LEAVE.import(py, "asyncio.tasks", "_leave_task")?.call1(here)?;
+        sent
+    }
+
+    fn step_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         let Some(connection) = self.connection() else {
             return Ok(());
         };
         connection.listen();
         while let Some(outgoing) = connection.next() {
-            let steps = self.begin(py, &outgoing);
-            let first = steps.and_then(|mut steps| match steps.next() {
+            let text = match outgoing {
+                Outgoing::Text(text) => text,
+                Outgoing::Close(close) => return self.close(py, close, None),
+            };
+            let first = self.begin(py, &text).and_then(|mut steps| match steps.next() {
                 None => Ok(None),
                 Some(first) => Ok(Some((steps, first?))),
             });
@@ -80,30 +100,33 @@ impl Writer {
                     *self.sending.lock() = Some(task.unbind());
                     return Ok(());
                 }
-                // The peer has gone; the server tells the receive loop as well.
-                Err(_) => {
-                    connection.lost();
-                    return Ok(());
-                }
+                Err(error) => return self.failed(py, error.value(py)),
             }
         }
         Ok(())
     }
 
-    fn begin<'py>(&self, py: Python<'py>, outgoing: &Outgoing) -> PyResult<Bound<'py, PyIterator>> {
-        let message = PyDict::new(py);
-        let kind = intern!(py, "type");
-        match outgoing {
-            Outgoing::Text(text) => {
-                message.set_item(kind, intern!(py, "websocket.send"))?;
-                message.set_item(intern!(py, "text"), text)?;
-            }
-            Outgoing::Close(close) => {
-                message.set_item(kind, intern!(py, "websocket.close"))?;
-                message.set_item(intern!(py, "code"), close.code())?;
-                message.set_item(intern!(py, "reason"), close.reason())?;
+    /// A send raised: the peer has gone, or something before the server is broken. Nothing more can be sent in order.
+    fn failed(&self, py: Python<'_>, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
+        if let Some(connection) = self.connection() {
+            connection.close(Close::INTERNAL_SERVER_ERROR);
+            if let Some(Outgoing::Close(close)) = connection.next() {
+                return self.close(py, close, Some(error));
             }
         }
+        Ok(())
+    }
+
+    fn close(&self, py: Python<'_>, close: Close, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
+        // There is one close a connection; the transport has no other.
+        let _ = self.closing.set(close);
+        self.interrupt.bind(py).call1((error,)).map(drop)
+    }
+
+    fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
+        let message = PyDict::new(py);
+        message.set_item(intern!(py, "type"), intern!(py, "websocket.send"))?;
+        message.set_item(intern!(py, "text"), text)?;
         let awaitable = self.send.bind(py).call1((message,))?;
         Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
     }
@@ -115,16 +138,13 @@ struct Sent(Arc<Writer>);
 
 #[pymethods]
 impl Sent {
-    fn __call__(&self, py: Python<'_>, failed: bool) -> PyResult<()> {
+    fn __call__(&self, py: Python<'_>, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
         let task = self.0.sending.lock().take();
         drop(task);
-        if failed {
-            if let Some(connection) = self.0.connection() {
-                connection.lost();
-            }
-            return Ok(());
+        match error {
+            Some(error) => self.0.failed(py, error),
+            None => self.0.send_all(py),
         }
-        self.0.send_all(py)
     }
 }
 
@@ -134,10 +154,21 @@ impl Socket {
         run: &Run,
         send: Py<PyAny>,
         finish: Py<PyAny>,
+        interrupt: Py<PyAny>,
         introspection: bool,
     ) -> PyResult<Socket> {
         let bridge = run.bridge(py)?;
-        let writer = Arc::new(Writer { connection: OnceLock::new(), bridge, send, finish, sending: Mutex::new(None) });
+        let receiving = py.import("asyncio")?.call_method0("current_task")?.unbind();
+        let writer = Arc::new(Writer {
+            connection: OnceLock::new(),
+            bridge,
+            send,
+            finish,
+            receiving,
+            interrupt,
+            sending: Mutex::new(None),
+            closing: OnceLock::new(),
+        });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
         let connection = Connection::open(&run.engine, waker, introspection);
         let _ = writer.connection.set(connection);
@@ -191,15 +222,25 @@ impl Socket {
         }
     }
 
+    /// Code and reason of the close that is to be sent, where there is one.
+    #[getter]
+    fn closing(&self) -> Option<(u16, &str)> {
+        self.0.closing.get().map(|close| (close.code(), close.reason()))
+    }
+
+    /// Gives up the send that is under way; returns its task, where there is one.
+    fn give_up(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let sending = self.0.sending.lock().as_ref().map(|task| task.clone_ref(py));
+        if let Some(task) = &sending {
+            task.bind(py).call_method0("cancel")?;
+        }
+        Ok(sending)
+    }
+
     /// The socket is gone: nothing of it stays.
-    fn lost(&self, py: Python<'_>) -> PyResult<()> {
+    fn lost(&self) {
         if let Some(connection) = self.connection() {
             connection.lost();
-        }
-        let sending = self.0.sending.lock().take();
-        match sending {
-            Some(task) => task.bind(py).call_method0("cancel").map(drop),
-            None => Ok(()),
         }
     }
 }

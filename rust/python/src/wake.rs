@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(crate) struct Bridge {
     signalled: AtomicBool,
     /// Events that were published since the loop had its turn.
     unattended: AtomicUsize,
+    /// How often the loop did what was queued.
+    turns: AtomicU64,
     /// The loop's own thread is publishing, and will tell the loop itself.
     publishing: AtomicBool,
     thread: ThreadId,
@@ -52,6 +54,7 @@ impl Bridge {
             queue: Mutex::default(),
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
             publishing: AtomicBool::new(false),
             thread: std::thread::current().id(),
             event_loop: event_loop.clone().unbind(),
@@ -126,6 +129,11 @@ impl Bridge {
         self.unattended.store(0, SeqCst);
     }
 
+    /// How often the loop did what was queued.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(SeqCst)
+    }
+
     /// Gives a loop of another thread its turn; one that does not take it is not waited for.
     pub(crate) fn wait_for_turn(&self, py: Python<'_>) {
         let (turn, taken) = flume::bounded(1);
@@ -142,6 +150,7 @@ impl Bridge {
         let mut bytes = [0; 64];
         // What there was to read does not matter, nor whether another reading took it.
         let _ = (&self.reader).read(&mut bytes);
+        self.turns.fetch_add(1, SeqCst);
         self.signalled.store(false, SeqCst);
         let queue = std::mem::take(&mut *self.queue.lock());
         for work in queue {

@@ -100,6 +100,7 @@ def test_the_guide_serves_every_kind_of_subscription(example):
             await example.manager.publish_event("update", "orders", order, previous={**order, "status": "PLACED"})
             await example.sell()
 
+        assert http.portal
         http.portal.call(sell)  # on the application's loop
         received = {message["id"]: message["payload"] for message in (socket.receive_json() for _ in range(3))}
         assert received["stock"] == {"data": {"stockChanged": {"product": "T-1", "left": 11}}}

@@ -118,7 +118,7 @@ class SubscriptionApp:
                 # One message a turn: a client that sends many at once keeps nobody waiting.
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            # Interrupted; else the server stops, as hypercorn does, and would close 1011, after which clients do not come back.
+            # Interrupted; or the server stops, as hypercorn does. It would close 1011, and clients would not come back.
             await _ended(socket.give_up())
             if socket.closing is None:
                 await _close(send, 1012, "Service restart", 1)

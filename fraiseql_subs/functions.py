@@ -65,7 +65,7 @@ class Runner:
                 self._spawn(call)
 
     def abandon(self, key: int) -> None:
-        """Nobody waits any more: tasks are cancelled, generators closed, and what waits for a thread is never called."""
+        """Nobody waits any more: tasks are cancelled, generators closed; what waits for a thread is never called."""
         for running in tuple(self._running.get(key, ())):
             running.cancel()
 

@@ -77,7 +77,6 @@ class SubscriptionManager:
             generate=self._runner.generate,
             abandon=self._runner.abandon,
             mask=mask,
-            type_names=schema.type_names,
         )
         self._process = os.getpid()
         self._entries = 0

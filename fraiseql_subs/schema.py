@@ -31,18 +31,16 @@ class Schema:
     Attributes:
         sdl: The schema as text.
         functions: The functions in the order of their declaration, as they are called.
-        type_names: The GraphQL type names of result classes; any other class has its own name.
 
     Raises:
         SchemaError: A declaration is wrong; the text names function, field and what was expected.
     """
 
-    __slots__ = ("_native", "functions", "sdl", "type_names")
+    __slots__ = ("_native", "functions", "sdl")
 
     _native: _core.Schema
     functions: tuple[Function, ...]
     sdl: str
-    type_names: Mapping[type, str]
 
     def __init__(self, subscriptions: Iterable[Callable[..., Any]], types: Iterable[type] = ()) -> None:
         declarations = _declarations(subscriptions)
@@ -68,7 +66,6 @@ class Schema:
                 "requires": type_map.requires,
             }
         )
-        self.type_names = type_map.classes
         converters = Converters(type_map.inputs, type_map.enums, type_map.local)
         self.functions = tuple(
             Function(each, field, _converters(each, type_map.arguments[field], converters))
@@ -102,7 +99,6 @@ class Schema:
                 "requires": {},
             }
         )
-        self.type_names = {}
         local = {name: one for each in declarations for name, one in each.local.items()}
         converters = Converters(signatures["inputs"], signatures["enums"], local)
         self.functions = tuple(

@@ -224,7 +224,6 @@ class TypeMap:
         self.python_names: dict[str, str] = {}
         self.arguments: dict[str, dict[str, str]] = {}
         self.requires: dict[str, tuple[tuple[str, ...], ...]] = {}
-        self.classes: dict[type, str] = {}
         self._owners: dict[str, tuple[str, Any]] = {}  # kind and class by type name
 
     def has(self, record: type) -> bool:
@@ -290,8 +289,6 @@ class TypeMap:
             return name
         if as_input:
             self.inputs[name] = {}
-        else:
-            self.classes[record] = name
         annotations = hints(record, self.local, name)
         body = ""
         seen: dict[str, str] = {}

@@ -49,7 +49,6 @@ class Core:
         generate: Callable[[Generation], None],
         abandon: Callable[[int], None],
         mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
-        type_names: Mapping[type, str],
     ) -> Core: ...
     def start(self) -> Future[None]:
         """Begins a run on the running loop; done when the bus is connected.
@@ -59,7 +58,7 @@ class Core:
         """
 
     def stop(self, drain: bool) -> Future[None]:
-        """Stops, after draining for at most `drain_timeout` where that is asked for; called again it cuts the draining short.
+        """Stops, after draining for at most `drain_timeout` where asked for; called again it cuts the draining short.
 
         It goes on even where the future is cancelled.
         """

@@ -32,8 +32,6 @@ pub(crate) struct Functions {
     pub(crate) abandon: Py<PyAny>,
     /// Says what a client may know of an exception.
     pub(crate) mask: Py<PyAny>,
-    /// Names of GraphQL types by Python class.
-    pub(crate) type_names: Py<PyAny>,
 }
 
 /// The engine's port.

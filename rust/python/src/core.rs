@@ -117,7 +117,7 @@ impl Run {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, type_names))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask))]
     fn new(
         schema: &Schema,
         bus: &str,
@@ -128,7 +128,6 @@ impl Core {
         generate: Py<PyAny>,
         abandon: Py<PyAny>,
         mask: Py<PyAny>,
-        type_names: Py<PyAny>,
     ) -> PyResult<Core> {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
@@ -136,7 +135,7 @@ impl Core {
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
         let documents = Arc::new(Documents::new(schema.0.clone(), &limits));
         let parts = Parts { documents, bus, metrics: Arc::new(Metrics::default()), limits, multi_tenant };
-        let functions = Arc::new(Functions { event, start, generate, abandon, mask, type_names });
+        let functions = Arc::new(Functions { event, start, generate, abandon, mask });
         Ok(Core { parts, functions, run: Mutex::new(None) })
     }
 

@@ -197,18 +197,12 @@ impl Reader<'_> {
         Ok(Value::Null)
     }
 
-    /// The GraphQL type of an object behind an interface or a union: its `__typename`, else by its class.
+    /// The GraphQL type of an object behind an interface or a union: its `__typename`, else its class's name, or a base's.
     fn type_name(&self, value: &Bound<'_, PyAny>, objects: &[Arc<ReadObject>]) -> PyResult<Option<String>> {
-        let py = value.py();
         if let Some(name) = lookup(value, "__typename")? {
             return name.extract();
         }
         for class in value.get_type().mro().iter() {
-            let name = self.functions.type_names.bind(py).call_method1("get", (&class,))?;
-            if !name.is_none() {
-                return name.extract();
-            }
-            // A schema from SDL knows no classes: they are called as their types are.
             let name: String = class.getattr("__name__")?.extract()?;
             if objects.iter().any(|object| *object.type_name == name) {
                 return Ok(Some(name));

@@ -4,7 +4,7 @@ Nothing here runs at import. All classes are final and thread-safe; what has to 
 """
 
 from asyncio import Future, Task
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, final
 
@@ -84,7 +84,7 @@ class Core:
         """
 
     def publish_many(
-        self, events: list[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
+        self, events: Sequence[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
     ) -> list[str] | None:
         """Publishes all of these events or none; `None` as with `publish`."""
 

@@ -243,7 +243,11 @@ fn leaf(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Option<Value>> 
 
 /// Whether it is one of Python's plain scalars or one that converts by its text.
 pub(crate) fn is_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || scalar(value)?.is_some())
+    let py = value.py();
+    let known = Known::of(py)?;
+    let texts = [&known.enumeration, &known.uuid, &known.decimal, &known.datetime, &known.date, &known.time];
+    let plain = value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
+    Ok(plain || texts.into_iter().any(|class| value.is_instance(class.bind(py)).unwrap_or(false)))
 }
 
 /// A scalar as JSON, where it is one: no list, mapping or object.

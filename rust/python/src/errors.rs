@@ -88,7 +88,8 @@ fn plain(error: &GraphQLError) -> Value {
 /// What the masking function of Python says of an exception: a text and extensions.
 pub(crate) fn masked(py: Python<'_>, mask: &Py<PyAny>, exception: &PyErr) -> GraphQLError {
     let said: PyResult<(String, Option<Bound<'_, PyAny>>)> =
-        mask.bind(py).call1((exception.value(py),)).and_then(|said| said.extract());
+        // As a value of its own it carries the traceback.
+        mask.bind(py).call1((exception.clone_ref(py).into_value(py),)).and_then(|said| said.extract());
     let (message, extensions) = match said {
         Ok(said) => said,
         Err(error) => {

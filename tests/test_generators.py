@@ -346,7 +346,8 @@ async def test_what_cannot_be_asked_of_a_generator_raises_when_declared(options)
 
 
 async def test_sources_and_rates_raise_too():
-    for options in ({"sources": ["x"]}, {"events_per_second": 1.0}, {"scope": {}}):
+    later: list[dict[str, Any]] = [{"sources": ["x"]}, {"events_per_second": 1.0}, {"scope": {}}]
+    for options in later:
         with pytest.raises((SchemaError, NotImplementedError)):
 
             @subscription(**options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -14,7 +14,6 @@ import pytest
 from fraiseql_subs import (
     ID,
     JSON,
-    GraphQLRequestError,
     Schema,
     SchemaError,
     SecurityContext,
@@ -26,7 +25,7 @@ from fraiseql_subs import (
     viewer,
 )
 
-from .support import manager_of, one, take
+from .support import manager_of, one, rest, take
 
 LAST = "the last"
 
@@ -38,7 +37,7 @@ class Marked:
 
 async def matching(
     predicate: Any,
-    events: list[dict[str, Any]],
+    events: Sequence[Any],
     *,
     as_rows: bool = False,
     context: SecurityContext | None = None,
@@ -59,7 +58,6 @@ async def matching(
         raise NotImplementedError
 
     manager = SubscriptionManager(Schema([judged, everything]))
-    got: list[int] = []
     async with (
         manager,
         manager.subscribe("subscription { judged { mark } }", context=context, subscription_id="a") as stream,
@@ -70,9 +68,7 @@ async def matching(
         seen = [payload["data"]["everything"]["mark"] for payload in await take(control, len(events))]
         assert seen == list(range(len(events)))
         assert await manager.complete_subscription("a")
-        async for message in stream:
-            got.append(json.loads(message)["payload"]["data"]["judged"]["mark"])
-    return got
+        return [payload["data"]["judged"]["mark"] for payload in await rest(stream)]
 
 
 @pytest.fixture(params=[False, True], ids=["where", "rows"])
@@ -115,7 +111,7 @@ class Colour(enum.Enum):
     RED = 1
 
 
-V = data["v"]
+v: Any = data["v"]
 ABSENT = len(VALUES)
 NUMBERS = (0, 1, -1, 1.0, 1.5)
 
@@ -123,50 +119,50 @@ NUMBERS = (0, 1, -1, 1.0, 1.5)
 @pytest.mark.parametrize(
     ("predicate", "expected"),
     [
-        (lambda: V == 1, having(1, 1.0)),
-        (lambda: V == 1.0, having(1, 1.0)),
-        (lambda: V == "1", having("1")),
-        (lambda: V == "", having("")),
-        (lambda: V == True, having(True)),  # noqa: E712  # a comparison is a value here
-        (lambda: V == False, having(False)),  # noqa: E712  # likewise
-        (lambda: V == [], having([])),
-        (lambda: V == [1], having([1], [1.0])),
-        (lambda: V == ["a"], having(["a"])),
-        (lambda: V != 1, None),
-        (lambda: ~(V == 1), None),
-        (lambda: V > 0, having(1, 1.0, 1.5)),
-        (lambda: V >= 1, having(1, 1.0, 1.5)),
-        (lambda: V < 0, having(-1)),
-        (lambda: V <= 0, having(0, -1)),
-        (lambda: V < "a", having("1", "")),
-        (lambda: V <= "a", having("1", "", "a")),
-        (lambda: V > "a", having("ab")),
-        (lambda: ~(V > 0), having(0, -1)),
-        (lambda: (V > 0) & (V < 1.2), having(1, 1.0)),
-        (lambda: (V == 1) | (V == "a"), having(1, 1.0, "a")),
-        (lambda: (V > 0) | (V == "a"), having(1, 1.0, 1.5, "a")),
-        (lambda: V.is_in([1, "a"]), having(1, 1.0, "a")),
-        (lambda: V.is_in([]), []),
-        (lambda: ~V.is_in([]), None),
-        (lambda: V.is_in(["zzz"]), []),
-        (lambda: V.contains("a"), having("a", "ab", ["a"])),
-        (lambda: V.contains(1), having([1], [1.0])),
-        (lambda: V.contains(""), having("1", "", "a", "ab")),
-        (lambda: V.startswith("a"), having("a", "ab")),
-        (lambda: V.endswith("b"), having("ab")),
-        (lambda: V.startswith(""), having("1", "", "a", "ab")),
-        (lambda: V.exists(), list(range(ABSENT))),
-        (lambda: ~V.exists(), [ABSENT]),
-        (lambda: V.is_null(), having(None)),
-        (lambda: ~V.is_null(), [position for position in range(1, ABSENT + 1)]),
-        (lambda: V["a"] == 1, having({"a": 1}, {"a": 1.0})),
-        (lambda: V["a"].exists(), having({"a": 1}, {"a": 1.0})),
-        (lambda: V["a"].is_null(), []),
-        (lambda: V == V, None),
-        (lambda: V == Colour.RED, []),
-        (lambda: V.exists() | (V == 1), list(range(ABSENT))),
-        (lambda: (V == 1) & (V == 2), []),
-        (lambda: (V == 1) & (V == "1"), []),
+        (lambda: v == 1, having(1, 1.0)),
+        (lambda: v == 1.0, having(1, 1.0)),
+        (lambda: v == "1", having("1")),
+        (lambda: v == "", having("")),
+        (lambda: v == True, having(True)),  # noqa: E712  # a comparison is a value here
+        (lambda: v == False, having(False)),  # noqa: E712  # likewise
+        (lambda: v == [], having([])),
+        (lambda: v == [1], having([1], [1.0])),
+        (lambda: v == ["a"], having(["a"])),
+        (lambda: v != 1, None),
+        (lambda: ~(v == 1), None),
+        (lambda: v > 0, having(1, 1.0, 1.5)),
+        (lambda: v >= 1, having(1, 1.0, 1.5)),
+        (lambda: v < 0, having(-1)),
+        (lambda: v <= 0, having(0, -1)),
+        (lambda: v < "a", having("1", "")),
+        (lambda: v <= "a", having("1", "", "a")),
+        (lambda: v > "a", having("ab")),
+        (lambda: ~(v > 0), having(0, -1)),
+        (lambda: (v > 0) & (v < 1.2), having(1, 1.0)),
+        (lambda: (v == 1) | (v == "a"), having(1, 1.0, "a")),
+        (lambda: (v > 0) | (v == "a"), having(1, 1.0, 1.5, "a")),
+        (lambda: v.is_in([1, "a"]), having(1, 1.0, "a")),
+        (lambda: v.is_in([]), []),
+        (lambda: ~v.is_in([]), None),
+        (lambda: v.is_in(["zzz"]), []),
+        (lambda: v.contains("a"), having("a", "ab", ["a"])),
+        (lambda: v.contains(1), having([1], [1.0])),
+        (lambda: v.contains(""), having("1", "", "a", "ab")),
+        (lambda: v.startswith("a"), having("a", "ab")),
+        (lambda: v.endswith("b"), having("ab")),
+        (lambda: v.startswith(""), having("1", "", "a", "ab")),
+        (lambda: v.exists(), list(range(ABSENT))),
+        (lambda: ~v.exists(), [ABSENT]),
+        (lambda: v.is_null(), having(None)),
+        (lambda: ~v.is_null(), list(range(1, ABSENT + 1))),
+        (lambda: v["a"] == 1, having({"a": 1}, {"a": 1.0})),
+        (lambda: v["a"].exists(), having({"a": 1}, {"a": 1.0})),
+        (lambda: v["a"].is_null(), []),
+        (lambda: v == v, None),
+        (lambda: v == Colour.RED, []),
+        (lambda: v.exists() | (v == 1), list(range(ABSENT))),
+        (lambda: (v == 1) & (v == 2), []),
+        (lambda: (v == 1) & (v == "1"), []),
     ],
 )
 async def test_predicates_over_every_kind_of_value(predicate, expected, as_rows):
@@ -177,7 +173,7 @@ async def test_predicates_over_every_kind_of_value(predicate, expected, as_rows)
 
 async def test_a_comparison_with_null_absent_or_ill_typed_survives_not(as_rows):
     """`~` of unknown is unknown: an event is in one of the two, or in none, where something is missing."""
-    for predicate in (V == 1, V > 0, V.is_in([1, 2]), V.contains("a"), V.startswith("a")):
+    for predicate in (v == 1, v > 0, v.is_in([1, 2]), v.contains("a"), v.startswith("a")):
         yes = await matching(predicate, EVENTS, as_rows=as_rows)
         no = await matching(~predicate, EVENTS, as_rows=as_rows)
         assert not set(yes) & set(no)
@@ -188,7 +184,7 @@ async def test_a_comparison_with_null_absent_or_ill_typed_survives_not(as_rows):
 
 async def test_unknown_or_true_is_true_and_unknown_and_false_is_false(as_rows):
     missing = data["missing"] == 1
-    true, false = V.exists(), ~V.exists()
+    true, false = v.exists(), ~v.exists()
     event = [{"v": 1}]
     for predicate, expected in [
         (missing | true, [0]),
@@ -214,10 +210,10 @@ async def test_is_in_over_lists_of_the_event(as_rows):
         {"v": 1, "l": "1"},
         {"v": 1},
     ]
-    assert await matching(V.is_in(data["l"]), events, as_rows=as_rows) == [0]
+    assert await matching(v.is_in(data["l"]), events, as_rows=as_rows) == [0]
     # A null element makes a miss unknown; an empty list is false.
-    assert await matching(~V.is_in(data["l"]), events, as_rows=as_rows) == [1, 2]
-    assert await matching(data["l"].contains(V), events, as_rows=as_rows) == [0]
+    assert await matching(~v.is_in(data["l"]), events, as_rows=as_rows) == [1, 2]
+    assert await matching(data["l"].contains(v), events, as_rows=as_rows) == [0]
 
 
 async def test_paths_below_missing_and_null_parents_are_absent(as_rows):
@@ -241,17 +237,17 @@ async def test_paths_below_missing_and_null_parents_are_absent(as_rows):
 async def test_integers_are_exact_whatever_their_size(as_rows):
     big = 2**70
     events = [{"v": big}, {"v": big + 1}, {"v": 1e22}, {"v": 2**53}, {"v": 2**53 + 1}, {"v": 9007199254740992.0}]
-    assert await matching(V == big, events, as_rows=as_rows) == [0]
-    assert await matching(V == 10**22, events, as_rows=as_rows) == [2]
-    assert await matching(V > big, events, as_rows=as_rows) == [1, 2]
-    assert await matching(V == 2**53 + 1, events, as_rows=as_rows) == [4]
-    assert await matching(V == 2**53, events, as_rows=as_rows) == [3, 5]
+    assert await matching(v == big, events, as_rows=as_rows) == [0]
+    assert await matching(v == 10**22, events, as_rows=as_rows) == [2]
+    assert await matching(v > big, events, as_rows=as_rows) == [1, 2]
+    assert await matching(v == 2**53 + 1, events, as_rows=as_rows) == [4]
+    assert await matching(v == 2**53, events, as_rows=as_rows) == [3, 5]
 
 
 async def test_strings_are_ordered_by_code_point(as_rows):
     events = [{"v": text} for text in ("Z", "a", "é", "\uffff", "\U0001f600")]
-    assert await matching(V > "a", events, as_rows=as_rows) == [2, 3, 4]
-    assert await matching(V > "\uffff", events, as_rows=as_rows) == [4]
+    assert await matching(v > "a", events, as_rows=as_rows) == [2, 3, 4]
+    assert await matching(v > "\uffff", events, as_rows=as_rows) == [4]
 
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -270,11 +266,11 @@ async def test_instants(as_rows):
         {"v": 1767268800},
         {"v": None},
     ]
-    assert await matching(V == MOMENT, events, as_rows=as_rows) == [0, 1, 2]
-    assert await matching(V < MOMENT, events, as_rows=as_rows) == [5]
-    assert await matching(V >= MOMENT, events, as_rows=as_rows) == [0, 1, 2, 6]
-    assert await matching(~(V == MOMENT), events, as_rows=as_rows) == [5, 6]
-    assert await matching(V.is_in([MOMENT, MOMENT + timedelta(microseconds=1)]), events, as_rows=as_rows) == [
+    assert await matching(v == MOMENT, events, as_rows=as_rows) == [0, 1, 2]
+    assert await matching(v < MOMENT, events, as_rows=as_rows) == [5]
+    assert await matching(v >= MOMENT, events, as_rows=as_rows) == [0, 1, 2, 6]
+    assert await matching(~(v == MOMENT), events, as_rows=as_rows) == [5, 6]
+    assert await matching(v.is_in([MOMENT, MOMENT + timedelta(microseconds=1)]), events, as_rows=as_rows) == [
         0,
         1,
         2,
@@ -286,25 +282,25 @@ SOME_ID = UUID("C0FFEE00-0000-4000-8000-000000000001")
 
 
 async def test_ids_compare_as_text(as_rows):
-    events = [{"v": value} for value in (42, "42", 42.0, "042", True, None, [42], "4", 10**30)]
+    events: list[dict[str, Any]] = [{"v": value} for value in (42, "42", 42.0, "042", True, None, [42], "4", 10**30)]
     context = SecurityContext(user_id=42)
-    assert await matching(V == viewer("user_id"), events, as_rows=as_rows, context=context) == [0, 1]
-    assert await matching(V != viewer("user_id"), events, as_rows=as_rows, context=context) == [3, 7, 8]
+    assert await matching(v == viewer("user_id"), events, as_rows=as_rows, context=context) == [0, 1]
+    assert await matching(v != viewer("user_id"), events, as_rows=as_rows, context=context) == [3, 7, 8]
     events = [{"v": str(SOME_ID)}, {"v": str(SOME_ID).upper()}, {"v": SOME_ID}]
     assert await matching(
-        V == viewer("user_id"), events, as_rows=as_rows, context=SecurityContext(user_id=SOME_ID)
+        v == viewer("user_id"), events, as_rows=as_rows, context=SecurityContext(user_id=SOME_ID)
     ) == [0, 2]
-    assert await matching(V == SOME_ID, events, as_rows=as_rows) == [0, 2]
+    assert await matching(v == SOME_ID, events, as_rows=as_rows) == [0, 2]
 
 
 async def test_a_viewers_none_is_unknown(as_rows):
     events = [{"v": None}, {"v": 1}, {}]
     nobody = SecurityContext()
     for predicate in (
-        V == viewer("user_id"),
-        V != viewer("user_id"),
-        V == viewer("claims", "org"),
-        ~(V == viewer("user_id")),
+        v == viewer("user_id"),
+        v != viewer("user_id"),
+        v == viewer("claims", "org"),
+        ~(v == viewer("user_id")),
     ):
         assert await matching(predicate, events, as_rows=as_rows, context=nobody) == []
     assert await matching(viewer("user_id").is_null(), events, as_rows=as_rows, context=nobody) == [0, 1, 2]
@@ -335,7 +331,7 @@ class Status(enum.Enum):
     CLOSED = "c"
 
 
-async def ask(query: str, events: list[dict[str, Any]], function: Any, **options: Any) -> list[int]:
+async def ask(query: str, events: Sequence[Any], function: Any, **options: Any) -> list[int]:
     manager = manager_of(function)
     async with manager, manager.subscribe(query, subscription_id="a", **options) as stream:
         for position, event in enumerate(events):
@@ -438,7 +434,7 @@ async def test_an_optional_argument_folds_away():
     def optional(id: ID | None = None) -> Marked:
         raise NotImplementedError
 
-    events: list[dict[str, Any]] = [{"id": 1}, {"id": 2}, {}]
+    events: Sequence[Any] = [{"id": 1}, {"id": 2}, {}]
     assert await ask("subscription { optional { mark } }", events, optional) == [0, 1, 2]
     assert await ask("subscription { optional(id: null) { mark } }", events, optional) == [0, 1, 2]
     assert await ask("subscription { optional(id: 2) { mark } }", events, optional) == [1]
@@ -508,16 +504,10 @@ async def test_placeholders(value, rendered):
         raise NotImplementedError
 
     manager = manager_of(placed)
-    async with manager:
-        try:
-            stream = manager.subscribe(f"subscription {{ placed(a: {value}) {{ mark }} }}")
-            async with stream:
-                await manager.publish_event("x", "c:other", {"mark": 0})
-                await manager.publish_event("x", rendered, {"mark": 1})
-                assert await one(stream) == {"data": {"placed": {"mark": 1}}}
-        except GraphQLRequestError as error:
-            assert value == '""'
-            assert error.errors[0]["extensions"] == {"code": "BAD_USER_INPUT"}
+    async with manager, manager.subscribe(f"subscription {{ placed(a: {value}) {{ mark }} }}") as stream:
+        await manager.publish_event("x", "c:other", {"mark": 0})
+        await manager.publish_event("x", rendered, {"mark": 1})
+        assert await one(stream) == {"data": {"placed": {"mark": 1}}}
 
 
 async def test_placeholders_of_every_scalar():
@@ -534,13 +524,11 @@ async def test_placeholders_of_every_scalar():
 
 @pytest.mark.parametrize("channel", ["{nope}", "{a", "a}", "{}", "{b}", "{c}", "", "a\nb", "{a.b}"])
 def test_bad_channels_raise_naming_the_function(channel):
+    def placed(a: ID, b: ID | None = None, c: Range | None = None) -> Marked:
+        raise NotImplementedError
+
     with pytest.raises(SchemaError, match="placed"):
-
-        @subscription(channel=channel, passthrough=True)
-        def placed(a: ID, b: ID | None = None, c: Range | None = None) -> Marked:
-            raise NotImplementedError
-
-        Schema([placed])
+        Schema([subscription(channel=channel, passthrough=True)(placed)])
 
 
 async def test_one_event_reaches_many_shapes_of_conditions_once():
@@ -566,23 +554,23 @@ async def test_one_event_reaches_many_shapes_of_conditions_once():
 @pytest.mark.parametrize(
     "declare",
     [
-        lambda: bool(V == 1),
-        lambda: (V == 1) and (V == 2),
-        lambda: not (V == 1),
-        lambda: 1 < V < 2,
-        lambda: 1 in V,
-        lambda: list(V),
-        lambda: V == None,  # noqa: E711  # that is the point
-        lambda: V != None,  # noqa: E711  # that is the point
+        lambda: bool(v == 1),
+        lambda: (v == 1) and (v == 2),
+        lambda: not (v == 1),  # noqa: SIM201  # that is the point
+        lambda: 1 < v < 2,
+        lambda: 1 in v,
+        lambda: list(v),
+        lambda: v == None,  # noqa: E711  # that is the point
+        lambda: v != None,  # noqa: E711  # that is the point
         lambda: viewer("nobody"),
         lambda: viewer("user_id", "path"),
-        lambda: V == object(),
-        lambda: V == float("nan"),
-        lambda: V == datetime(2026, 1, 1),
-        lambda: V == "\0",
-        lambda: V & (V == 1),
-        lambda: V.is_in("abc"),
-        lambda: V > [1],
+        lambda: v == object(),
+        lambda: v == float("nan"),
+        lambda: v == datetime(2026, 1, 1),
+        lambda: v == "\0",
+        lambda: v & (v == 1),
+        lambda: v.is_in("abc"),
+        lambda: v > [1],
         lambda: data == 1,
     ],
 )
@@ -597,10 +585,9 @@ def test_unknown_arguments_raise_when_declared():
         data["a"] == argument("within", "nope"),
         data["a"] == argument("a", "nope"),
     ):
+
+        def judged(a: ID, within: Range) -> Marked:
+            raise NotImplementedError
+
         with pytest.raises(SchemaError, match="nope"):
-
-            @subscription(channel="c", passthrough=True, where=where)
-            def judged(a: ID, within: Range) -> Marked:
-                raise NotImplementedError
-
-            Schema([judged])
+            Schema([subscription(channel="c", passthrough=True, where=where)(judged)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -32,8 +33,8 @@ async def publish(manager, *numbers: int, pad: str | None = None) -> None:
         await manager.publish_event("x", "c", {"n": n, "pad": pad})
 
 
-def tick(n: int, dropped: int = 0) -> dict:
-    payload: dict = {"data": {"ticks": {"n": n}}}
+def tick(n: int, dropped: int = 0) -> dict[str, Any]:
+    payload: dict[str, Any] = {"data": {"ticks": {"n": n}}}
     if dropped:
         payload["extensions"] = {"dropped": dropped}
     return payload
@@ -269,7 +270,7 @@ async def test_the_rules_hold_for_functions_too():
             for _ in range(10):
                 await asyncio.sleep(0)
         await soon(done.wait())
-        while manager.get_metrics()["events_dropped"]["overflow"] < 7:  # noqa: ASYNC110  # soon, by itself
+        while manager.get_metrics()["events_dropped"]["overflow"] < 7:
             await asyncio.sleep(0)
         assert await take(stream, 3) == [
             {"data": {"counted": 7}, "extensions": {"dropped": 7}},

@@ -1,4 +1,4 @@
-"""`publish_event` and its kin: what converts, what is refused, from where, and that publishing in a row lets readers read."""
+"""`publish_event` and its kin: what converts, what is refused, from where, and that readers get their turn."""
 
 from __future__ import annotations
 
@@ -300,15 +300,16 @@ async def test_deep_data_is_refused_alike_as_a_mapping_and_as_text():
         (("x", "c"), {"tenant_id": b"t"}, TypeError),
     ],
 )
-async def test_other_arguments_are_checked_too(arguments, options, error):
+async def test_other_arguments_are_checked_too(arguments: Any, options: Any, error: Any):
+    event_type, channel = arguments
     manager = manager_of(raw)
     async with manager, manager.subscribe(RAW) as stream:
         with pytest.raises(error):
-            await manager.publish_event(*arguments, {"body": 0}, **options)
+            await manager.publish_event(event_type, channel, {"body": 0}, **options)
         with pytest.raises(error):
-            await manager.publish_events([Event(*arguments, {"body": 0}, **options)])
+            await manager.publish_events([Event(event_type, channel, {"body": 0}, **options)])
         with pytest.raises(error):
-            await asyncio.to_thread(manager.publish_event_sync, *arguments, {"body": 0}, **options)
+            await asyncio.to_thread(manager.publish_event_sync, event_type, channel, {"body": 0}, **options)
         await manager.publish_event("x", "c", {"body": 1})
         assert await one(stream) == {"data": {"raw": {"body": 1}}}
 

@@ -28,6 +28,10 @@ class Status(enum.Enum):
     CLOSED = "c"
 
 
+class Other(enum.Enum):
+    OTHER = 1
+
+
 @dataclass
 class Leaves:
     an_int: int | None = None
@@ -60,17 +64,17 @@ class Node:
 
 @subscription(channel="c")
 async def leaves(event: Event) -> Leaves | None:
-    return RESULT[0]  # type: ignore[no-any-return]  # what the test puts there
+    return RESULT[0]
 
 
 @subscription(channel="c")
 async def node(event: Event) -> Node | None:
-    return RESULT[0]  # type: ignore[no-any-return]  # what the test puts there
+    return RESULT[0]
 
 
 @subscription(channel="c")
 def node_in_thread(event: Event) -> Node | None:
-    return RESULT[0]  # type: ignore[no-any-return]  # what the test puts there
+    return RESULT[0]
 
 
 RESULT: list[Any] = [None]
@@ -164,7 +168,7 @@ async def test_leaves_that_serialise(field, value, expected):
         ("anId", [], None),
         ("aStatus", "o", None),
         ("aStatus", 1, None),
-        ("aStatus", enum.Enum("Status", "OTHER").OTHER, None),
+        ("aStatus", Other.OTHER, None),
         ("aDatetime", 12, None),
         ("aDecimal", Decimal("Infinity"), None),
         ("someJson", object(), None),
@@ -248,9 +252,9 @@ class Reading(Mapping[str, Any]):
     ids=lambda value: type(value).__name__,
 )
 async def test_fields_are_read_from_keys_and_attributes(value, expected):
-    for field in ("node", "nodeInThread"):
-        payload = await result_of(f"{field} {{ id name }}", value)
-        assert payload == {"data": {field: {"id": expected[0], "name": expected[1]}}}
+    for root in ("node", "nodeInThread"):
+        payload = await result_of(f"{root} {{ id name }}", value)
+        assert payload == {"data": {root: {"id": expected[0], "name": expected[1]}}}
 
 
 async def test_the_python_name_comes_before_the_graphql_name():
@@ -315,7 +319,7 @@ async def test_awaitables_are_awaited_where_the_function_is_async():
     class Loading:
         @property
         async def id(self) -> str:
-            return await later("1")  # type: ignore[no-any-return]  # it is a str
+            return await later("1")
 
         async def name(self) -> str:
             return "called and awaited"
@@ -510,7 +514,7 @@ class Puppy(Dog):
 
 @subscription(channel="c")
 async def pet(event: Event) -> Cat | Dog | None:
-    return RESULT[0]  # type: ignore[no-any-return]  # what the test puts there
+    return RESULT[0]
 
 
 PET = "pet { __typename ... on Cat { name lives } ... on Dog { name good } }"
@@ -653,8 +657,11 @@ async def test_arguments_arrive_as_their_annotations_say():
         seen.append({name: value for name, value in locals().items() if name not in ("event", "seen")})
         return True
 
-    query = """typed(aFilter: {inner: {kind: CLOSED, ids: []}, at: "2026-01-01T00:00:00Z"}, at: "2026-01-02T03:04:05.5+01:00",
-        span: "03:04", key: "C0FFEE00-0000-4000-8000-000000000001", price: "1.10", statuses: OPEN, anything: {a: [1, X]}, ratio: 2)"""
+    query = """typed(
+        aFilter: {inner: {kind: CLOSED, ids: []}, at: "2026-01-01T00:00:00Z"}, at: "2026-01-02T03:04:05.5+01:00",
+        span: "03:04", key: "C0FFEE00-0000-4000-8000-000000000001", price: "1.10", statuses: OPEN,
+        anything: {a: [1, X]}, ratio: 2
+    )"""
     assert await result_of(query, None, typed) == {"data": {"typed": True}}
     assert seen == [
         {
@@ -674,8 +681,8 @@ async def test_arguments_arrive_as_their_annotations_say():
 
 async def test_typename_skip_and_include():
     query = (
-        "subscription ($yes: Boolean!, $no: Boolean = false) { node { __typename @include(if: $yes) id @include(if: $no) "
-        "... @skip(if: $no) { name } ...F @skip(if: $yes) } } fragment F on Node { must }"
+        "subscription ($yes: Boolean!, $no: Boolean = false) { node { __typename @include(if: $yes) "
+        "id @include(if: $no) ... @skip(if: $no) { name } ...F @skip(if: $yes) } } fragment F on Node { must }"
     )
     manager = manager_of(node)
     RESULT[0] = {"id": 1, "name": "a"}

@@ -33,7 +33,11 @@ type User implements Node {
   displayName(upper: Boolean = false, nickNames: [String!] = ["a"]): String
   emailAddress: String
 }
-type Bot implements Node { id: ID! displayName(upper: Boolean = false, nickNames: [String!] = ["a"]): String, version: Int }
+type Bot implements Node {
+  id: ID!
+  displayName(upper: Boolean = false, nickNames: [String!] = ["a"]): String
+  version: Int
+}
 union Actor = User | Bot
 enum Level { LOW HIGH }
 input Where { minLevel: Level = LOW, ids: [ID!], nested: Where }
@@ -76,7 +80,7 @@ def opaque(event):
     return RESULT[0]
 
 
-FUNCTIONS = [node_changed, whoever, opaque]
+FUNCTIONS: list[Any] = [node_changed, whoever, opaque]
 
 
 async def result_of(query: str, value: Any, sdl: str = SDL, functions: Any = None, **options: Any) -> dict[str, Any]:

@@ -436,7 +436,7 @@ async def test_closing_ends_a_reader_that_waits():
     async with manager:
         stream = manager.subscribe(ORDERS)
         reading = asyncio.create_task(rest(stream))
-        while manager.get_metrics()["subscriptions"] == 0:  # noqa: ASYNC110  # the reader's first step, soon
+        while manager.get_metrics()["subscriptions"] == 0:
             await asyncio.sleep(0)
         await stream.aclose()
         assert await soon(reading) == []

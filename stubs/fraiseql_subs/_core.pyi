@@ -58,9 +58,9 @@ class Core:
         """
 
     def stop(self, drain: bool) -> Future[None]:
-        """Stops, after draining for at most `drain_timeout` where asked for; called again it cuts the draining short.
+        """Stops, after draining for at most `drain_timeout` where that is asked for.
 
-        It goes on even where the future is cancelled.
+        Called again it cuts the draining short. It goes on even where the future is cancelled.
         """
 
     def release(self) -> None:

@@ -157,7 +157,8 @@ pub struct Subscription {
     pub mailbox: Arc<Mailbox>,
     engine: Arc<Engine>,
     place: Mutex<Place>,
-    _counted: Counted,
+    /// Until it is closed: whoever feeds it may let go of it later.
+    counted: Mutex<Option<Counted>>,
 }
 
 /// Where a subscription hears of events.
@@ -309,7 +310,7 @@ impl Engine {
             mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, start.outbox.clone(), metrics),
             engine: self.clone(),
             place: Mutex::new(Place::Nowhere),
-            _counted: self.parts.metrics.subscription(),
+            counted: Mutex::new(Some(self.parts.metrics.subscription())),
         });
         if operation.field.declaration.kind == Kind::Generator {
             self.generate(&subscription, operation, start);
@@ -555,6 +556,7 @@ impl Subscription {
     /// Ends it: nothing more is pushed or can be taken. Returns how many messages were left behind.
     pub fn close(&self) -> usize {
         let left = self.mailbox.close();
+        *self.counted.lock() = None;
         let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
         match place {
             Place::Nowhere => {}

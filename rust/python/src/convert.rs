@@ -246,7 +246,8 @@ pub(crate) fn is_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
     let known = Known::of(py)?;
     let texts = [&known.enumeration, &known.uuid, &known.decimal, &known.datetime, &known.date, &known.time];
-    let plain = value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
+    let plain =
+        value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>();
     Ok(plain || texts.into_iter().any(|class| value.is_instance(class.bind(py)).unwrap_or(false)))
 }
 

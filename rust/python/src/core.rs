@@ -179,6 +179,11 @@ impl Core {
     fn release(&self, py: Python<'_>) -> PyResult<()> {
         let run = self.run.lock().take();
         let Some(run) = run else { return Ok(()) };
+        if run.process != std::process::id() {
+            // The loops' descriptors are the parent's too: to stop watching here would be to stop watching there.
+            std::mem::forget(run);
+            return Ok(());
+        }
         let bridges: Vec<_> = run.bridges.lock().drain().map(|(_, bridge)| bridge).collect();
         for bridge in bridges {
             bridge.close_later(py)?;

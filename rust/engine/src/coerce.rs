@@ -120,6 +120,22 @@ pub(crate) fn default(schema: &Schema, definition: &InputValueDefinition) -> Res
     }
 }
 
+/// What is wrong with a literal where a custom scalar, or a list of it, is expected; the items of a list are asked one by one.
+pub(crate) fn custom_literal(schema: &Schema, ty: &Type, literal: &Node<ast::Value>) -> Option<String> {
+    let name = ty.inner_named_type();
+    let is_custom = !scalar::BUILT_IN.contains(&name.as_str()) && schema.graphql.get_scalar(name).is_some();
+    if !is_custom
+        || literal.is_null()
+        || literal.as_variable().is_some()
+        || (ty.is_list() && literal.as_list().is_some())
+    {
+        return None;
+    }
+    let input = Input::Literal(literal);
+    let reason = scalar::custom(name, input.untyped(&Object::default())).err()?;
+    Some(format!("{name} cannot {reason}: {}", input.show()))
+}
+
 fn missing(name: &Name, ty: &Type, given: Option<&Node<Argument>>) -> String {
     let variable = given.and_then(|given| given.value.as_variable());
     variable.map_or_else(

@@ -12,6 +12,7 @@ use apollo_compiler::validation::{DiagnosticData, DiagnosticList, Valid};
 use apollo_compiler::{Name, Node};
 use apollo_parser::{Lexer, TokenKind};
 
+use crate::coerce;
 use crate::error::{GraphQLError, Rejection, code};
 use crate::limits::Limits;
 use crate::schema::Schema;
@@ -246,14 +247,15 @@ fn rejected(code: &'static str, errors: &DiagnosticList, text: &str) -> Rejectio
 }
 
 /// [All Variable Usages are Allowed](https://spec.graphql.org/October2021/#sec-All-Variable-Usages-are-Allowed), also in lists,
-/// input objects and custom scalars, where apollo-compiler asks for the type's name alone.
+/// input objects and custom scalars, where apollo-compiler asks for the type's name alone; and what it does not know of
+/// literals: `@oneOf`, and which texts are values of a custom scalar.
 struct Usage<'a> {
     schema: &'a Schema,
     document: &'a ExecutableDocument,
     operation: &'a executable::Operation,
     seen: HashSet<(&'a Name, bool)>,
     inner: Vec<Name>,
-    errors: Vec<(String, Option<SourceSpan>)>,
+    errors: Vec<(&'static str, String, Option<SourceSpan>)>,
 }
 
 /// Where a value stands: its type, and whether a default stands behind it.
@@ -270,7 +272,7 @@ impl<'a> Usage<'a> {
         usage.directives(&operation.directives);
         for variable in &operation.variables {
             if let Some(default) = &variable.default_value {
-                usage.value(default, Some((&variable.ty, false)), true);
+                usage.value(default, Some((&variable.ty, false)), false);
             }
         }
         usage.selections(&operation.selection_set, true);
@@ -278,8 +280,8 @@ impl<'a> Usage<'a> {
             return Ok(usage.inner);
         }
         let positions = Positions::new(document);
-        let located = |(message, location)| {
-            let mut error = GraphQLError::new(code::VALIDATION_FAILED, message);
+        let located = |(code, message, location)| {
+            let mut error = GraphQLError::new(code, message);
             error.locations.extend(positions.at(location));
             error
         };
@@ -329,6 +331,12 @@ impl<'a> Usage<'a> {
     }
 
     fn value(&mut self, value: &'a Node<ast::Value>, place: Place<'a>, is_root: bool) {
+        // The root's arguments are coerced for every request, others only where they are used.
+        if let Some((ty, _)) = place.filter(|_| !is_root)
+            && let Some(message) = coerce::custom_literal(self.schema, ty, value)
+        {
+            self.errors.push((code::BAD_USER_INPUT, message, value.location()));
+        }
         match &**value {
             ast::Value::Variable(name) => self.variable(name, place, value.location(), is_root),
             ast::Value::List(items) => {
@@ -341,13 +349,13 @@ impl<'a> Usage<'a> {
                 let is_one_of = input.is_some_and(|input| input.directives.has("oneOf"));
                 if is_one_of && !matches!(&members[..], [(_, member)] if !member.is_null()) {
                     let message = "Exactly one key must be specified for a OneOf type, and it must not be null.";
-                    self.errors.push((message.into(), value.location()));
+                    self.refuse(message, value.location());
                 }
                 let mut names = HashSet::new();
                 for (name, member) in members {
                     if !names.insert(name) {
                         let message = format!("There can be only one input field named '{name}'.");
-                        self.errors.push((message, member.location()));
+                        self.refuse(message, member.location());
                     }
                     let field = input.and_then(|input| input.fields.get(name));
                     let place = field.map(|field| (&*field.ty, field.default_value.is_some()));
@@ -359,13 +367,17 @@ impl<'a> Usage<'a> {
                             "Variable '${variable}' must be non-nullable to be used for OneOf Input Object '{}'.",
                             input.name
                         );
-                        self.errors.push((message, member.location()));
+                        self.refuse(message, member.location());
                     }
                     self.value(member, place, is_root);
                 }
             }
             _ => {}
         }
+    }
+
+    fn refuse(&mut self, message: impl Into<String>, location: Option<SourceSpan>) {
+        self.errors.push((code::VALIDATION_FAILED, message.into(), location));
     }
 
     fn definition(&self, name: &Name) -> Option<&'a Node<executable::VariableDefinition>> {
@@ -377,8 +389,7 @@ impl<'a> Usage<'a> {
             self.inner.push(name.clone());
         }
         let Some(definition) = self.definition(name) else {
-            self.errors.push((format!("Variable '${name}' is not defined."), location));
-            return;
+            return self.refuse(format!("Variable '${name}' is not defined."), location);
         };
         let Some((expected, has_default)) = place else {
             return;
@@ -392,7 +403,7 @@ impl<'a> Usage<'a> {
         };
         if !is_allowed {
             let message = format!("Variable '${name}' of type '{ty}' used in position expecting type '{expected}'.");
-            self.errors.push((message, location));
+            self.refuse(message, location);
         }
     }
 }

@@ -111,6 +111,18 @@ class Converters:
             return member
         return _SCALARS.get(name)
 
+    def below(self, arguments: Mapping[str, Mapping[str, str]]) -> dict[str, Converter]:
+        """Converters of whole sets of arguments, which callables below the root are called with.
+
+        Args:
+            arguments: Type references of each field's arguments by Python name, by `Type.field`.
+        """
+        return {place: self._arguments(place, references) for place, references in arguments.items()}
+
+    def _arguments(self, place: str, references: Mapping[str, str]) -> Converter:
+        made = {name: self.make(reference, MISSING, place) for name, reference in references.items()}
+        return lambda given: {name: _convert(made[name], value) for name, value in given.items()}
+
     def _input(self, name: str, record: type | None, place: str) -> Converter:
         if (name, record) in self._made:
             return self._made[name, record]

@@ -77,6 +77,7 @@ class SubscriptionManager:
             generate=self._runner.generate,
             abandon=self._runner.abandon,
             mask=mask,
+            nested=schema.nested,
         )
         self._process = os.getpid()
         self._entries = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import _core
-from .arguments import Converters, Function
+from .arguments import Converter, Converters, Function
 from .errors import SchemaError
 from .subscription import Declaration, declaration_of
 from .types import MISSING, TypeMap, default, description, graphql_name, is_enum, is_record, unwrap, unwrap_guard
@@ -31,16 +31,18 @@ class Schema:
     Attributes:
         sdl: The schema as text.
         functions: The functions in the order of their declaration, as they are called.
+        nested: How the coerced arguments of fields below the root become Python's, by `Type.field`.
 
     Raises:
         SchemaError: A declaration is wrong; the text names function, field and what was expected.
     """
 
-    __slots__ = ("_native", "functions", "sdl")
+    __slots__ = ("_native", "functions", "nested", "sdl")
 
     _native: _core.Schema
     functions: tuple[Function, ...]
     sdl: str
+    nested: Mapping[str, Converter]
 
     def __init__(self, subscriptions: Iterable[Callable[..., Any]], types: Iterable[type] = ()) -> None:
         declarations = _declarations(subscriptions)
@@ -66,6 +68,7 @@ class Schema:
                 "requires": type_map.requires,
             }
         )
+        self.nested = {}
         converters = Converters(type_map.inputs, type_map.enums, type_map.local)
         self.functions = tuple(
             Function(each, field, _converters(each, type_map.arguments[field], converters))
@@ -101,6 +104,7 @@ class Schema:
         )
         local = {name: one for each in declarations for name, one in each.local.items()}
         converters = Converters(signatures["inputs"], signatures["enums"], local)
+        self.nested = converters.below(signatures["nested"])
         self.functions = tuple(
             Function(each, field["field"], _converters(each, field["arguments"], converters))
             for each, field in zip(declarations, signatures["fields"], strict=True)

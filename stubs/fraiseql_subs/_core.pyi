@@ -49,6 +49,7 @@ class Core:
         generate: Callable[[Generation], None],
         abandon: Callable[[int], None],
         mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
+        nested: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
     ) -> Core: ...
     def start(self) -> Future[None]:
         """Begins a run on the running loop; done when the bus is connected.

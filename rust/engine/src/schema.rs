@@ -220,8 +220,9 @@ impl Schema {
         self.defaults.get(coordinate)
     }
 
-    /// What a caller of the functions has to know: type references of each field's arguments (`fields`, in the order of the declarations) and of
-    /// each input object's fields (`inputs`) by Python name, and the names of each enum (`enums`).
+    /// What a caller of the functions has to know: type references by Python name of each field's arguments (`fields`, in the order of the
+    /// declarations), of the arguments below them (`nested`, by `Type.field`) and of each input object's fields (`inputs`), and the names of each
+    /// enum (`enums`).
     pub fn signatures(&self) -> Value {
         let references = |owner: &str, definitions: &mut dyn Iterator<Item = &InputValueDefinition>| {
             let reference = |definition: &InputValueDefinition| {
@@ -239,6 +240,7 @@ impl Schema {
             object(vec![("field", Value::string(field.name.clone())), ("arguments", arguments)])
         });
         let (mut inputs, mut enums) = (Vec::new(), Vec::new());
+        let mut nested = Object::default();
         for (name, definition) in self.graphql.types.iter().filter(|(_, definition)| !definition.is_built_in()) {
             match definition {
                 ExtendedType::InputObject(input) => {
@@ -248,11 +250,24 @@ impl Schema {
                     let names = values.values.keys().map(|value| Value::string(value.as_str())).collect();
                     enums.push((name.as_str(), Value::List(names)));
                 }
+                ExtendedType::Object(object) if *name != self.root => {
+                    for (field, definition) in object.fields.iter().filter(|(_, field)| !field.arguments.is_empty()) {
+                        let owner = format!("{name}.{field}");
+                        let arguments =
+                            references(&owner, &mut definition.arguments.iter().map(|argument| &**argument));
+                        nested.insert(owner.into(), arguments);
+                    }
+                }
                 _ => {}
             }
         }
         let fields = Value::List(fields.collect());
-        object(vec![("fields", fields), ("inputs", object(inputs)), ("enums", object(enums))])
+        object(vec![
+            ("fields", fields),
+            ("nested", Value::Object(nested)),
+            ("inputs", object(inputs)),
+            ("enums", object(enums)),
+        ])
     }
 
     fn root_fields(&self) -> impl Iterator<Item = &Name> {

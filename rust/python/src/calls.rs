@@ -32,6 +32,8 @@ pub(crate) struct Functions {
     pub(crate) abandon: Py<PyAny>,
     /// Says what a client may know of an exception.
     pub(crate) mask: Py<PyAny>,
+    /// Converters of the coerced arguments of fields below the root, by `Type.field`; where there is none they stay.
+    pub(crate) nested: Py<PyAny>,
 }
 
 /// The engine's port.

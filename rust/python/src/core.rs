@@ -117,7 +117,7 @@ impl Run {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested))]
     fn new(
         schema: &Schema,
         bus: &str,
@@ -128,6 +128,7 @@ impl Core {
         generate: Py<PyAny>,
         abandon: Py<PyAny>,
         mask: Py<PyAny>,
+        nested: Py<PyAny>,
     ) -> PyResult<Core> {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
@@ -135,7 +136,7 @@ impl Core {
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
         let documents = Arc::new(Documents::new(schema.0.clone(), &limits));
         let parts = Parts { documents, bus, metrics: Arc::new(Metrics::default()), limits, multi_tenant };
-        let functions = Arc::new(Functions { event, start, generate, abandon, mask });
+        let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
         Ok(Core { parts, functions, run: Mutex::new(None) })
     }
 

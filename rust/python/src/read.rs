@@ -151,7 +151,7 @@ impl Reader<'_> {
         }
         for field in &object.fields {
             self.place.push(Step::Slot(field.key.slot.clone()));
-            let member = match self.field(value, field) {
+            let member = match self.field(value, &object.type_name, field) {
                 Ok(Some(member)) => self.read_or_await(&member, &field.ty)?,
                 Ok(None) => Value::Null,
                 Err(error) => self.failed(&error),
@@ -163,7 +163,12 @@ impl Reader<'_> {
     }
 
     /// What a field gives, before it is read; `None` where it is missing.
-    fn field<'py>(&self, value: &Bound<'py, PyAny>, field: &ReadField) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn field<'py>(
+        &self,
+        value: &Bound<'py, PyAny>,
+        type_name: &str,
+        field: &ReadField,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let key = &field.key;
         let found = match lookup(value, &key.python_name)? {
             None if key.python_name != key.graphql_name => lookup(value, &key.graphql_name)?,
@@ -172,13 +177,28 @@ impl Reader<'_> {
         match found {
             Some(found) if found.is_callable() => {
                 let arguments = match &key.arguments {
-                    Some(arguments) => Some(convert::to_python(value.py(), arguments)?.cast_into::<PyDict>()?),
+                    Some(arguments) => Some(self.arguments(value.py(), type_name, &key.graphql_name, arguments)?),
                     None => None,
                 };
                 found.call(PyTuple::empty(value.py()), arguments.as_ref()).map(Some)
             }
             found => Ok(found),
         }
+    }
+
+    /// Coerced arguments of a field below the root as its callable takes them.
+    fn arguments<'py>(
+        &self,
+        py: Python<'py>,
+        type_name: &str,
+        field: &str,
+        given: &Value,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let given = convert::to_python(py, given)?;
+        let coordinate = format!("{type_name}.{field}");
+        let converter = self.functions.nested.bind(py).call_method1("get", (coordinate,))?;
+        let converted = if converter.is_none() { given } else { converter.call1((given,))? };
+        Ok(converted.cast_into::<PyDict>()?)
     }
 
     fn read_or_await(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {

@@ -467,6 +467,34 @@ def test_the_interpreter_may_end_with_everything_alive(how):
     )
 
 
+def test_the_interpreter_may_end_right_after_the_manager():
+    for _ in range(8):  # without care about one end in two was a crash
+        check(
+            """
+            async def main():
+                async with new():
+                    pass
+            asyncio.run(main())
+            """,
+            "",
+        )
+
+
+def test_a_manager_may_be_used_in_an_exit_handler():
+    check(
+        """
+        import atexit
+        async def use():
+            async with new() as manager, manager.subscribe(ORDERS) as stream:
+                await manager.publish_event("x", "orders", {"id": 1})
+                print(len(await anext(stream)) > 0)
+        atexit.register(lambda: asyncio.run(use()))
+        asyncio.run(use())
+        """,
+        "True\nTrue\n",
+    )
+
+
 def test_a_reader_that_waits_at_the_end_is_cancelled_like_any_other():
     check(
         """

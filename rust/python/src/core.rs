@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use fraiseql_subs_engine::bus::{EventBus, MemoryBus, Published};
+use fraiseql_subs_engine::bus::{BusError, EventBus, MemoryBus, Published};
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::limits::Limits;
@@ -66,6 +66,19 @@ pub(crate) struct Core {
     parts: Parts,
     functions: Arc<Functions>,
     run: Mutex<Option<Arc<Run>>>,
+}
+
+/// What became of a start; told in the interpreter, which the runtime's own threads do not enter.
+struct Connected(Result<(), BusError>);
+
+impl<'py> IntoPyObject<'py> for Connected {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.map_err(|error| errors::bus(py, &error)).map(|()| py.None().into_bound(py))
+    }
 }
 
 /// One run, from the first entry to the last exit.
@@ -156,9 +169,7 @@ impl Core {
         let inherited = self.run.lock().replace(Arc::new(run));
         // A forked child has no part in its parent's run, and must not end it: their descriptors are the same.
         std::mem::forget(inherited);
-        future_into_py::<Tokio, _, ()>(py, async move {
-            engine.start().await.map_err(|error| Python::attach(|py| errors::bus(py, &error)))
-        })
+        future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(engine.start().await)) })
     }
 
     /// Stops, after draining where that is asked for; the future is done when nothing is left. It goes on when nobody waits for it

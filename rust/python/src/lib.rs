@@ -18,6 +18,7 @@ mod wake;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    runtime::register(module)?;
     module.add_class::<core::Schema>()?;
     module.add_class::<core::Core>()?;
     module.add_class::<stream::Subscription>()?;

@@ -1,9 +1,13 @@
 //! The tokio runtime of this process: started at the first use, and anew in a forked child.
+//!
+//! Its threads enter the interpreter only to resolve a future of a loop. One that is inside while the interpreter ends would crash
+//! the process, so the end waits for those that are inside and lets no other in.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic;
 use tokio::task::{JoinError, JoinHandle};
@@ -12,12 +16,65 @@ use tokio::task::{JoinError, JoinHandle};
 /// the child gets its own.
 static CURRENT: Mutex<Option<(u32, &'static tokio::runtime::Runtime)>> = Mutex::new(None);
 
+/// The threads of the runtime that are in the interpreter.
+static INSIDE: Mutex<Inside> = Mutex::new(Inside { threads: 0, closed: false });
+static LEFT: Condvar = Condvar::new();
+
+struct Inside {
+    threads: usize,
+    closed: bool,
+}
+
+impl Inside {
+    fn enter() -> Option<Guard> {
+        let mut inside = INSIDE.lock();
+        inside.threads += usize::from(!inside.closed);
+        (!inside.closed).then_some(Guard)
+    }
+}
+
+/// A thread that is in the interpreter.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        INSIDE.lock().threads -= 1;
+        LEFT.notify_all();
+    }
+}
+
+/// Has the interpreter wait for the runtime's threads at its end, after what was registered later.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let close = wrap_pyfunction!(close, module)?;
+    module.py().import("atexit")?.call_method1("register", (close,))?;
+    Ok(())
+}
+
+#[pyfunction]
+fn close(py: Python<'_>) {
+    let is_own = CURRENT.lock().is_some_and(|(process, _)| process == std::process::id());
+    if is_own {
+        py.detach(|| {
+            let mut inside = INSIDE.lock();
+            inside.closed = true;
+            LEFT.wait_while(&mut inside, |inside| inside.threads > 0);
+        });
+    }
+}
+
 /// The runtime of this process.
 pub(crate) fn runtime() -> std::io::Result<&'static tokio::runtime::Runtime> {
     let mut current = CURRENT.lock();
     match *current {
-        Some((process, runtime)) if process == std::process::id() => Ok(runtime),
+        Some((process, runtime)) if process == std::process::id() => {
+            if INSIDE.lock().closed {
+                return Err(std::io::Error::other("the interpreter is ending"));
+            }
+            Ok(runtime)
+        }
         _ => {
+            // The threads that a parent counted are not in this process.
+            *INSIDE.lock() = Inside { threads: 0, closed: false };
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .thread_name("fraiseql-subs")
@@ -68,7 +125,12 @@ impl generic::Runtime for Tokio {
     }
 
     fn spawn_blocking<F: FnOnce() + Send + 'static>(function: F) -> Handle {
-        Handle(runtime().ok().map(|runtime| runtime.spawn_blocking(function)))
+        let guarded = move || match Inside::enter() {
+            Some(_inside) => function(),
+            // What it holds of the interpreter must not be touched any more.
+            None => std::mem::forget(function),
+        };
+        Handle(runtime().ok().map(|runtime| runtime.spawn_blocking(guarded)))
     }
 }
 

@@ -139,6 +139,10 @@ class SubscriptionApp:
         except Exception as error:
             logger.info("auth_handler refused a connection: %s", type(error).__name__)
             context = None
+        except asyncio.CancelledError:
+            # Its own, of something that it waited for; or the connection has gone, which no answer can reach.
+            socket.refuse()
+            raise
         if context is None:
             socket.refuse()
         elif isinstance(context, SecurityContext):

@@ -15,10 +15,13 @@ from typing import Any
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from fraiseql_subs import ID, Limits, Schema, SubscriptionManager, subscription
 from fraiseql_subs.asgi import SubscriptionApp
 
+#: Options of a server that is soon held up by a reader that stops.
+NARROW = {"narrow": True}
 #: Longer than anything here takes; what runs into it has failed.
 PATIENCE = 20.0
 
@@ -106,20 +109,29 @@ class Client:
         await self.send({"type": "ping", "payload": payload})
         await self.expect({"type": "pong", "payload": payload})
 
-    async def closed(self) -> tuple[int, str]:
-        """Code and reason of the close, which must be the next that comes."""
+    async def frame_or_close(self) -> str | tuple[int, str]:
+        """The next frame, or code and reason of the close."""
         try:
-            frame = await asyncio.wait_for(self.ws.recv(), PATIENCE)
+            return await self.receive()
         except ConnectionClosed as closed:
             assert closed.rcvd is not None, "the socket ended without a close frame"
             return closed.rcvd.code, closed.rcvd.reason
-        raise AssertionError(f"expected a close, got {frame!r}")
+
+    async def closed(self) -> tuple[int, str]:
+        """Code and reason of the close, which must be the next that comes."""
+        came = await self.frame_or_close()
+        assert isinstance(came, tuple), f"expected a close, got {came!r}"
+        return came
 
     async def close(self) -> None:
         await self.ws.close()
 
+    def is_closed(self) -> bool:
+        """Whether a close has come."""
+        return self.ws.state is not State.OPEN
+
     def stop_reading(self) -> None:
-        """What comes is left to the kernel, which holds little for a client that was made `slow`."""
+        """What comes is left to the kernel, which holds little for a client that was made `narrow`."""
         self.ws.transport.pause_reading()
 
     def read_on(self) -> None:
@@ -130,24 +142,26 @@ class Client:
         self.ws.transport.abort()
 
 
-async def open_client(address: str, path: str = "/", *, slow: bool = False, **options: Any) -> Client:
-    """A client that has been accepted; for a `slow` one the kernel holds back little."""
+async def open_client(address: str, path: str = "/", *, narrow: bool = False, **options: Any) -> Client:
+    """A client that has been accepted; for a `narrow` one the kernel holds back little."""
     defaults: dict[str, Any] = {"subprotocols": ["graphql-transport-ws"], "compression": None, "max_size": None}
     defaults |= {"ping_interval": None, "close_timeout": 5, "proxy": None, "open_timeout": PATIENCE}
-    if slow:
+    if narrow:
         host, port = address.split(":")
-        defaults["sock"] = narrow = socket.socket()
-        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        narrow.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(narrow, (host, int(port)))
+        defaults["sock"] = sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
     return Client(await connect(f"ws://{address}{path}", **{**defaults, **options}))
 
 
 class Server:
-    """uvicorn in this loop, on a port of its own."""
+    """uvicorn in this loop, on a port of its own; where it is `narrow`, the kernel holds back little for its clients."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    def __init__(self, app: Any, *, narrow: bool = False, **options: Any) -> None:
         self._socket = socket.socket()
+        if narrow:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         defaults: dict[str, Any] = {"ws": "websockets-sansio", "log_config": None, "ws_per_message_deflate": False}

@@ -446,7 +446,7 @@ async def test_every_server(on, name):
     await served.nothing_is_left()
 
     # A reader that stops reading: what is sent waits, the close too.
-    client = await served.connect(slow=True)
+    client = await served.connect(narrow=True)
     await client.subscribe("1", "subscription { tick(of: 1) { n text } }")
     client.stop_reading()
     await served.publish("ticks:1", 3000, 3000)

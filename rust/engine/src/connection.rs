@@ -225,7 +225,7 @@ impl Connection {
     fn act(self: &Arc<Self>, state: &mut State, action: Option<Action>) {
         match action {
             None | Some(Action::Authenticate(_)) => {}
-            Some(Action::Send(text)) => self.send(state, text),
+            Some(Action::Send(text)) => self.send(state, [text]),
             Some(Action::Subscribe(request)) => self.subscribe(state, &request),
             Some(Action::Complete(id)) => {
                 if let Some(subscription) = state.operations.remove(&id) {
@@ -256,20 +256,20 @@ impl Connection {
                 state.operations.insert(request.id.clone(), subscription);
             }
             Ok(Started::Answer(json)) => {
-                self.send(state, protocol::next(&request.id, &json, None));
-                self.over(state, &request.id, &protocol::complete(&request.id));
+                let answer = protocol::next(&request.id, &json, None);
+                self.over(state, &request.id, [answer, protocol::complete(&request.id)]);
             }
             Err(rejection) => self.reject(state, &request.id, &rejection),
         }
     }
 
     fn reject(&self, state: &mut State, id: &Arc<str>, rejection: &Rejection) {
-        self.over(state, id, &protocol::error(id, &errors_json(&rejection.errors())));
+        self.over(state, id, [protocol::error(id, &errors_json(&rejection.errors()))]);
     }
 
-    fn over(&self, state: &mut State, id: &Arc<str>, message: &str) {
+    fn over<const N: usize>(&self, state: &mut State, id: &Arc<str>, messages: [String; N]) {
         if state.protocol.ended(id) {
-            self.send(state, message.to_owned());
+            self.send(state, messages);
         }
     }
 
@@ -296,13 +296,16 @@ impl Connection {
         state.protocol.ended(&mailbox.id).then_some(message)
     }
 
-    fn send(&self, state: &mut State, text: String) {
+    fn send<const N: usize>(&self, state: &mut State, messages: [String; N]) {
+        let limits = &self.engine.parts.limits;
         // A client that asks without reading the answers is slow as well.
-        if state.control_bytes + text.len() > self.engine.parts.limits.connection_queue_bytes {
+        if state.control.len() >= limits.queue_messages || state.control_bytes >= limits.connection_queue_bytes {
             return self.end(state, Close::SLOW_CONSUMER);
         }
-        state.control_bytes += text.len();
-        state.control.push_back(Outgoing::Text(text));
+        for text in messages {
+            state.control_bytes += text.len();
+            state.control.push_back(Outgoing::Text(text));
+        }
     }
 
     fn end(&self, state: &mut State, close: Close) {

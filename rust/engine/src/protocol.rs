@@ -26,6 +26,9 @@ use crate::value::{Object, Value, ValueError, write_string};
 /// The subprotocol that a client has to offer.
 pub const SUBPROTOCOL: &str = "graphql-transport-ws";
 
+/// The longest id of an operation, in bytes; each message of the operation carries it.
+pub const MAX_ID: usize = 1024;
+
 /// What a connection may do, of [`Limits`].
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -37,7 +40,7 @@ pub struct Settings {
     pub pong_timeout: Duration,
     /// The longest frame that is looked at.
     pub max_message_bytes: usize,
-    /// Live operations; also what bounds the memory of ids.
+    /// Live operations.
     pub max_operations: usize,
 }
 
@@ -438,6 +441,7 @@ impl Message {
         };
         let (id, payload) = (take(&mut message, "id"), take(&mut message, "payload"));
         let id = || match id {
+            Value::String(id) if id.len() > MAX_ID => Err("id has more than 1024 bytes"),
             Value::String(id) if !id.is_empty() => Ok(id),
             _ => Err("id must be a non-empty string"),
         };

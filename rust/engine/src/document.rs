@@ -50,8 +50,10 @@ impl Document {
         let parsed = Parser::new().recursion_limit(MAX_NESTING * 2).parse_ast(text, "document.graphql");
         let document = parsed.map_err(|error| rejected(code::PARSE_FAILED, &error.errors, text))?;
         Measure::new(&document).check(limits)?;
-        if !is_served(&document, operation_name) {
-            return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));
+        if let Some(location) = not_served(&document, operation_name) {
+            let mut error = GraphQLError::new(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
+            error.locations.extend(Positions::of_text(text).at(location));
+            return Err(Rejection::Request(vec![error]));
         }
         // A field that does not exist is said once, and not as an empty selection of its parent as well.
         let built = document.to_executable(&schema.graphql);
@@ -203,20 +205,18 @@ impl<'a> Measure<'a> {
     }
 }
 
-/// Whether the operation asked for is one that is served here at all, so that the answer says this first.
-fn is_served(document: &ast::Document, name: Option<&str>) -> bool {
+/// Where the operation asked for asks for something that is not served here at all, so that the answer says this first.
+fn not_served(document: &ast::Document, name: Option<&str>) -> Option<Option<SourceSpan>> {
     let mut operations = document.definitions.iter().filter_map(Definition::as_operation_definition);
     let asked = operations.find(|operation| name.is_none() || operation.name.as_deref() == name);
     let fragments = document.definitions.iter().filter_map(Definition::as_fragment_definition);
     let fragments: HashMap<&str, _> = fragments.map(|fragment| (fragment.name.as_str(), fragment)).collect();
-    let Some(operation) = asked.filter(|operation| !operation.operation_type.is_subscription()) else {
-        return true;
-    };
+    let operation = asked.filter(|operation| !operation.operation_type.is_subscription())?;
     let (mut open, mut seen) = (vec![&*operation.selection_set], HashSet::new());
     while let Some(selections) = open.pop() {
         for selection in selections {
             match selection {
-                Selection::Field(field) if !is_introspection(&field.name) => return false,
+                Selection::Field(field) if !is_introspection(&field.name) => return Some(field.location()),
                 Selection::Field(_) => {}
                 Selection::InlineFragment(inline) => open.push(&inline.selection_set),
                 Selection::FragmentSpread(spread) => {
@@ -229,7 +229,7 @@ fn is_served(document: &ast::Document, name: Option<&str>) -> bool {
             }
         }
     }
-    operation.operation_type.is_query()
+    (!operation.operation_type.is_query()).then(|| operation.location())
 }
 
 fn is_introspection(name: &str) -> bool {

@@ -93,7 +93,8 @@ impl Documents {
             return self.subscription(request, viewer, &known, operation).map(Admitted::Subscription);
         }
         if !operation.is_introspection(document) {
-            return Err(Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS));
+            let rejection = Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
+            return Err(located(rejection, document, operation));
         }
         self.introspect(request, document, operation).map(Admitted::Answer)
     }

@@ -132,19 +132,27 @@ fn says_what_is_wrong_with_a_request() {
         (
             "mutation { pay }",
             None,
-            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename.",
+            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename. (1, 12)",
         ),
-        ("mutation { __typename }", None, "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here"),
-        ("{ users { id } }", None, "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here"),
+        (
+            "mutation { __typename }",
+            None,
+            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename. (1, 1)",
+        ),
+        (
+            "{ users { id } }",
+            None,
+            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename. (1, 3)",
+        ),
         (
             "{ __typename ...F } fragment F on Query { _empty }",
             None,
-            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here",
+            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename. (1, 43)",
         ),
         (
             "subscription A { at } query B { _empty }",
             Some("B"),
-            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here",
+            "GRAPHQL_VALIDATION_FAILED Only subscriptions are served here, and queries for __schema, __type and __typename. (1, 33)",
         ),
         (
             "subscription A { at } mutation B { pay }",

@@ -158,6 +158,17 @@ impl Leaf {
             (_, known) => known.map_or("JSON", |(name, _)| name),
         }
     }
+
+    /// What is said of a value that it cannot serialise; the value follows.
+    pub fn complaint(&self) -> String {
+        match self {
+            Leaf::Int => "Int cannot represent non-integer value:".into(),
+            Leaf::Float => "Float cannot represent non numeric value:".into(),
+            Leaf::Boolean => "Boolean cannot represent a non boolean value:".into(),
+            Leaf::Enum(definition) => format!("Enum '{}' cannot represent value:", definition.name),
+            _ => format!("{} cannot represent value:", self.name()),
+        }
+    }
 }
 
 impl Plan {

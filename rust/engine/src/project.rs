@@ -246,18 +246,18 @@ fn write_leaf(leaf: &Leaf, value: &Value, out: &mut String) -> Result<(), String
         (Leaf::Int, _) => match integer(value) {
             Some(number) if i32::try_from(number).is_ok() => _ = write!(out, "{number}"),
             Some(_) => return refuse("Int cannot represent non 32-bit signed integer value:", value),
-            None => return refuse("Int cannot represent non-integer value:", value),
+            None => return refuse(&leaf.complaint(), value),
         },
         (Leaf::Float, _) => match float(value) {
             Some(number) => write_float(number, out),
-            None => return refuse("Float cannot represent non numeric value:", value),
+            None => return refuse(&leaf.complaint(), value),
         },
         (Leaf::Boolean, _) => match value {
             Value::Int(number) => out.push_str(if *number == 0 { "false" } else { "true" }),
             Value::Float(number) if number.is_finite() => out.push_str(if *number == 0.0 { "false" } else { "true" }),
             // A number that fits neither an integer nor a float is not zero.
             Value::Number(_) => out.push_str("true"),
-            _ => return refuse("Boolean cannot represent a non boolean value:", value),
+            _ => return refuse(&leaf.complaint(), value),
         },
         (Leaf::String, Value::Bool(flag)) => write_string(if *flag { "true" } else { "false" }, out),
         (Leaf::String, Value::Float(number)) if number.is_finite() => write_string(&python_float(*number), out),
@@ -266,10 +266,7 @@ fn write_leaf(leaf: &Leaf, value: &Value, out: &mut String) -> Result<(), String
         // Adding zero takes the sign off a negative zero.
         (Leaf::Id, Value::Float(number)) if number.fract() == 0.0 => _ = write!(out, "\"{:.0}\"", number + 0.0),
         (Leaf::Id, Value::Number(text)) if !text.contains(['.', 'e', 'E']) => write_string(text, out),
-        (Leaf::Enum(definition), _) => {
-            return refuse(&format!("Enum '{}' cannot represent value:", definition.name), value);
-        }
-        _ => return refuse(&format!("{} cannot represent value:", leaf.name()), value),
+        _ => return refuse(&leaf.complaint(), value),
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use fraiseql_subs_engine::plan::{Leaf, ReadField, ReadObject, ReadType};
 use fraiseql_subs_engine::value::{Object, Value};
 use pyo3::exceptions::{PyAttributeError, PyBaseException};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyMapping, PyString, PyTuple};
 
 use crate::calls::Functions;
 use crate::{convert, errors};
@@ -45,7 +45,7 @@ impl Reading {
         functions: &Functions,
     ) -> PyResult<Reading> {
         let mut reader = Reader { functions, asynchronous, place: Vec::new(), awaited: Vec::new() };
-        let value = reader.read(result, ty)?;
+        let value = reader.read_or_await(result, ty);
         Ok(Reading { value, awaited: reader.awaited })
     }
 
@@ -56,7 +56,7 @@ impl Reading {
             reader.place.clone_from(&place);
             let value = match result.cast::<PyBaseException>() {
                 Ok(exception) => reader.failed(&PyErr::from_value(exception.clone().into_any())),
-                Err(_) => reader.read(&result, &ty)?,
+                Err(_) => reader.read_or_await(&result, &ty),
             };
             if let Some(there) = at(&mut self.value, &place) {
                 *there = value;
@@ -113,17 +113,20 @@ impl Reader<'_> {
             Ok(Some(value)) => Ok(value),
             Ok(None) => {
                 let class = value.get_type().qualname()?;
-                let message = format!("{} cannot represent value: an instance of {class}", leaf.name());
-                Ok(failure(message))
+                Ok(failure(format!("{} an instance of {class}", leaf.complaint())))
             }
-            Err(error) => Ok(failure(format!("{} cannot represent value: {}", leaf.name(), error.value(value.py())))),
+            // NaN or an infinity: the projection says what was expected.
+            Err(_) if value.is_instance_of::<PyFloat>() => Ok(Value::Float(value.extract()?)),
+            Err(error) => Ok(failure(format!("{} {}", leaf.complaint(), error.value(value.py())))),
         }
     }
 
     fn list(&mut self, value: &Bound<'_, PyAny>, item: &ReadType) -> PyResult<Value> {
-        let is_text = value.is_instance_of::<PyString>() || value.cast::<PyMapping>().is_ok();
+        let is_text = value.is_instance_of::<PyString>()
+            || value.is_instance_of::<PyBytes>()
+            || value.is_instance_of::<PyByteArray>();
         let items = match value.try_iter() {
-            Ok(items) if !is_text => items,
+            Ok(items) if !is_text && value.cast::<PyMapping>().is_err() => items,
             // Anything that is no list: the projection says what was expected.
             _ => return Ok(Value::Bool(false)),
         };
@@ -134,16 +137,20 @@ impl Reader<'_> {
                 Err(error) => return Ok(self.failed(&error)),
             };
             self.place.push(Step::Index(index));
-            list.push(self.read_or_await(&member, item)?);
+            list.push(self.read_or_await(&member, item));
             self.place.pop();
         }
         Ok(Value::List(list))
     }
 
     fn object(&mut self, value: &Bound<'_, PyAny>, object: &ReadObject, type_name: Option<&str>) -> PyResult<Value> {
-        if convert::is_scalar(value)? {
-            // The projection says what was expected.
-            return Ok(Value::Bool(false));
+        if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() || convert::is_scalar(value)? {
+            if let Ok(Some(scalar)) = convert::scalar(value) {
+                // The projection says what was expected.
+                return Ok(scalar);
+            }
+            let (expected, class) = (&object.type_name, value.get_type().qualname()?);
+            return Ok(failure(format!("Expected value of type '{expected}' but got: an instance of {class}.")));
         }
         let mut members = Object::with_capacity_and_hasher(object.fields.len() + 1, Default::default());
         if let Some(name) = type_name {
@@ -152,7 +159,7 @@ impl Reader<'_> {
         for field in &object.fields {
             self.place.push(Step::Slot(field.key.slot.clone()));
             let member = match self.field(value, &object.type_name, field) {
-                Ok(Some(member)) => self.read_or_await(&member, &field.ty)?,
+                Ok(Some(member)) => self.read_or_await(&member, &field.ty),
                 Ok(None) => Value::Null,
                 Err(error) => self.failed(&error),
             };
@@ -201,7 +208,16 @@ impl Reader<'_> {
         Ok(converted.cast_into::<PyDict>()?)
     }
 
-    fn read_or_await(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
+    /// What cannot be read is a failure at its own place.
+    fn read_or_await(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> Value {
+        let depth = self.place.len();
+        self.try_read(value, ty).unwrap_or_else(|error| {
+            self.place.truncate(depth);
+            self.failed(&error)
+        })
+    }
+
+    fn try_read(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
         if value.is_none() || convert::is_scalar(value)? || !value.hasattr("__await__")? {
             return self.read(value, ty);
         }

@@ -114,7 +114,8 @@ class Client:
         try:
             return await self.receive()
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None, "the socket ended without a close frame"
+            if closed.rcvd is None:
+                raise AssertionError("the socket ended without a close frame") from closed
             return closed.rcvd.code, closed.rcvd.reason
 
     async def closed(self) -> tuple[int, str]:
@@ -145,7 +146,7 @@ class Client:
 async def open_client(address: str, path: str = "/", *, narrow: bool = False, **options: Any) -> Client:
     """A client that has been accepted; for a `narrow` one the kernel holds back little."""
     defaults: dict[str, Any] = {"subprotocols": ["graphql-transport-ws"], "compression": None, "max_size": None}
-    defaults |= {"ping_interval": None, "close_timeout": 5, "proxy": None, "open_timeout": PATIENCE}
+    defaults |= {"max_queue": None, "ping_interval": None, "close_timeout": 5, "proxy": None, "open_timeout": PATIENCE}
     if narrow:
         host, port = address.split(":")
         defaults["sock"] = sock = socket.socket()
@@ -156,7 +157,7 @@ async def open_client(address: str, path: str = "/", *, narrow: bool = False, **
 
 
 class Server:
-    """uvicorn in this loop, on a port of its own; where it is `narrow`, the kernel holds back little for its clients."""
+    """uvicorn in this loop, on a port of its own; of a `narrow` one the kernel holds back little for its clients."""
 
     def __init__(self, app: Any, *, narrow: bool = False, **options: Any) -> None:
         self._socket = socket.socket()
@@ -171,6 +172,7 @@ class Server:
         self.log: Log
 
     async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         await self._server.startup(sockets=[self._socket])
@@ -262,10 +264,10 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[Server]:
 
 @contextlib.asynccontextmanager
 async def ticking(
-    *, limits: Limits = Limits(), server: dict[str, Any] | None = None, **options: Any
+    *, limits: Limits | None = None, server: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[SubscriptionManager, Server]]:
-    """A manager with `tick(of:)`, served by a `SubscriptionApp` with these options; at the end its gauges are back at zero."""
-    manager = SubscriptionManager(tick_schema(), limits=limits)
+    """A manager with `tick(of:)`, as `served` serves it."""
+    manager = SubscriptionManager(tick_schema(), limits=limits or Limits())
     async with served(manager, server=server, **options) as (manager, running):
         yield manager, running
 

@@ -47,7 +47,9 @@ async def who(event: Event, info: Info) -> JSON | None:
 def watched(**options: Any) -> Any:
     limits = options.pop("limits", Limits())
     schema = Schema(subscriptions=[tick, mine, guarded, who])
-    return served(SubscriptionManager(schema, limits=limits, multi_tenant=options.pop("multi_tenant", False)), **options)
+    return served(
+        SubscriptionManager(schema, limits=limits, multi_tenant=options.pop("multi_tenant", False)), **options
+    )
 
 
 async def is_user(manager: SubscriptionManager, client: Client, user: object) -> None:

@@ -47,19 +47,18 @@ INVALID = "Invalid message received: "
 )
 @pytest.mark.parametrize("phase", ["before the init", "after the ack"])
 async def test_what_is_no_message_ends_this_connection_alone(frame, close, phase):
-    async with ticking() as (manager, server), server.acknowledged() as other:
-        async with server.client() as client:
-            if phase == "after the ack":
-                await client.init()
-                await client.subscribe("1", tick_of("a"))
-            await other.subscribe("1", tick_of("a"))
-            await client.send(frame)
-            code, reason = await client.closed()
-            assert (code, reason) == close
-            assert len(reason.encode()) < 123
-            await publish_tick(manager, "a", 1)
-            await other.expect(next_frame("1", {"tick": {"n": 1}}))
-            assert gauges(manager) == {"connections": 1, "subscriptions": 1}
+    async with ticking() as (manager, server), server.acknowledged() as other, server.client() as client:
+        if phase == "after the ack":
+            await client.init()
+            await client.subscribe("1", tick_of("a"))
+        await other.subscribe("1", tick_of("a"))
+        await client.send(frame)
+        code, reason = await client.closed()
+        assert (code, reason) == close
+        assert len(reason.encode()) < 123
+        await publish_tick(manager, "a", 1)
+        await other.expect(next_frame("1", {"tick": {"n": 1}}))
+        assert gauges(manager) == {"connections": 1, "subscriptions": 1}
 
 
 @pytest.mark.parametrize("broken", [b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b'{"type":"ping"}\xe2\x82'])
@@ -143,7 +142,7 @@ async def test_any_text_that_is_not_too_long_is_an_id(operation):
 
 
 async def test_the_reason_of_a_long_id_fits_a_close_frame():
-    async with ticking() as (manager, server), server.acknowledged() as client:
+    async with ticking() as (_, server), server.acknowledged() as client:
         await client.subscribe("\u20ac" * 341, tick_of("a"))
         await client.ask("\u20ac" * 341, tick_of("a"))
         code, reason = await client.closed()
@@ -366,7 +365,7 @@ async def test_introspection_is_answered_where_it_is_not_switched_off(introspect
         for query, data in (
             ("{ __schema { queryType { name } } }", {"__schema": {"queryType": {"name": "Query"}}}),
             ('{ __type(name: "Tick") { kind } }', {"__type": {"kind": "OBJECT"}}),
-            ('query Q($n: String!) { t: __type(name: $n) { name } }', {"t": {"name": "Tick"}}),
+            ("query Q($n: String!) { t: __type(name: $n) { name } }", {"t": {"name": "Tick"}}),
         ):
             await client.ask("1", query, **({"variables": {"n": "Tick"}} if "$n" in query else {}))
             if introspection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ async def test_one_connection_too_many_is_closed_1013_and_a_place_is_free_again_
 
 
 async def test_beyond_the_pending_ones_the_oldest_is_closed_4408():
-    async with ticking(limits=Limits(max_pending_connections=2)) as (manager, server):
+    async with ticking(limits=Limits(max_pending_connections=2)) as (_, server):
         async with server.client() as first, server.client() as second:
             for client in (first, second):
                 await client.sync()
@@ -106,12 +105,11 @@ async def test_a_message_may_have_max_message_bytes_and_no_more():
 
 
 async def test_fragments_count_together():
-    async with ticking(limits=Limits(max_message_bytes=1_000)) as (_, server):
-        async with server.acknowledged() as client:
-            await client.ws.send(['{"type":', '"ping","payload":', "{}}"])
-            await client.expect({"type": "pong", "payload": {}})
-            await client.ws.send(['{"type":"ping","payload":{"a":"', *["x" * 100] * 11, '"}}'])
-            assert await client.closed() == (1009, "Message too big")
+    async with ticking(limits=Limits(max_message_bytes=1_000)) as (_, server), server.acknowledged() as client:
+        await client.ws.send(['{"type":', '"ping","payload":', "{}}"])
+        await client.expect({"type": "pong", "payload": {}})
+        await client.ws.send(['{"type":"ping","payload":{"a":"', *["x" * 100] * 11, '"}}'])
+        assert await client.closed() == (1009, "Message too big")
 
 
 async def test_what_is_too_long_for_the_server_does_not_reach_us():
@@ -275,7 +273,8 @@ async def test_a_rule_of_the_field_replaces_that_of_the_limits():
         for n in range(1_000):
             await publish_tick(manager, 1, n, text="x" * 1_000)
         client.read_on()
-        numbers, told = [], 0
+        numbers: list[int] = []
+        told = 0
         while not numbers or numbers[-1] < 999:
             payload = (await client.message())["payload"]
             numbers.append(payload["data"]["newest"]["n"])
@@ -309,7 +308,7 @@ async def test_a_client_that_asks_without_reading_the_answers_is_closed(ask):
 
 async def test_many_messages_at_once_are_answered_and_keep_nobody_waiting():
     """More in one segment than may wait for a reader: it reads, so none is lost."""
-    async with ticking(server=NARROW, limits=Limits(queue_messages=100)) as (manager, server):
+    async with ticking(server=NARROW, limits=Limits(queue_messages=100)) as (_, server):
         async with server.acknowledged() as client, server.acknowledged() as other:
             for n in range(3_000):
                 client.ws.protocol.send_text(text_of({"type": "ping", "payload": {"n": n}}).encode())
@@ -319,7 +318,10 @@ async def test_many_messages_at_once_are_answered_and_keep_nobody_waiting():
 
 
 async def test_a_result_that_is_too_large_is_told_in_its_place():
-    async with ticking(server=NARROW, limits=Limits(max_result_bytes=200)) as (manager, server), server.acknowledged() as client:
+    async with (
+        ticking(server=NARROW, limits=Limits(max_result_bytes=200)) as (manager, server),
+        server.acknowledged() as client,
+    ):
         await client.subscribe("1", "subscription { tick(of: 1) { text } }")
         for size in (10, 1_000, 20):
             await publish_tick(manager, 1, 1, text="x" * size)

@@ -1,4 +1,4 @@
-"""The application that `test_asgi.py` runs on every server: subscriptions, and beside them a look at what is left of them."""
+"""The application that `test_asgi.py` runs on every server: subscriptions, and a look at what is left of them."""
 
 from __future__ import annotations
 

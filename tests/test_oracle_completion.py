@@ -558,7 +558,7 @@ def test_completion_is_graphql_cores(mode: Mode, caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.CRITICAL, "fraiseql_subs")  # many functions fail
     with running() as run:
 
-        @cases(50)
+        @cases(45)
         @given(choosers())
         def check(choose: Chooser) -> None:
             generator = Generator(choose, mode)

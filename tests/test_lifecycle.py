@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
+import selectors
 import subprocess
 import sys
 import textwrap
@@ -123,6 +125,61 @@ async def test_nothing_is_left_on_the_loop():
     # The process keeps its one runtime.
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 6
     assert threading.active_count() == threads
+
+
+def test_readers_on_loops_that_are_closed_leave_no_descriptor():
+    def on_a_loop(manager: Any) -> Any:
+        async def wait_in_vain() -> Any:
+            stream = manager.subscribe(ORDERS)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.001)
+            return stream
+
+        return asyncio.run(wait_in_vain())
+
+    async def main() -> None:
+        async with manager_of() as manager:
+            for _ in range(10):
+                # The loop is closed when its reader is dropped, and had no turn to do what that asks for.
+                await asyncio.to_thread(on_a_loop, manager)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    asyncio.run(main())
+    gc.collect()
+    # The process keeps its one runtime.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 6
+
+
+class LateSelector(selectors.DefaultSelector):
+    """Reports what became ready one turn later, but for `own`: the loop's wake-up by other threads."""
+
+    own: int | None = None
+    held: tuple[Any, ...] = ()
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        given, self.held = self.held, ()
+        ready = [each for each in super().select(0 if given else timeout) if each not in given]
+        if self.own is not None:
+            self.held = tuple(each for each in ready if each[0].fd != self.own)
+        return [*given, *(each for each in ready if each not in self.held)]
+
+
+def test_the_stop_wakes_readers_whose_wake_up_comes_after_it():
+    selector = LateSelector()
+
+    async def main() -> list[dict[str, Any]]:
+        async with manager_of() as manager:
+            reading = asyncio.create_task(rest(manager.subscribe(ORDERS)))
+            await asyncio.sleep(0)
+            selector.own = asyncio.get_running_loop()._ssock.fileno()  # type: ignore[attr-defined]
+        selector.own = None
+        return await reading
+
+    loop = asyncio.SelectorEventLoop(selector)
+    try:
+        assert loop.run_until_complete(main()) == []
+    finally:
+        loop.close()
 
 
 async def test_two_managers_have_two_buses():

@@ -65,7 +65,7 @@ class Core:
         """
 
     def release(self) -> None:
-        """Gives the event loops back; on the loop that began the run."""
+        """Gives the event loops back, after the run has stopped."""
 
     def publish(
         self,

@@ -117,8 +117,9 @@ impl Run {
             return Ok(bridge);
         }
         let others: Vec<_> = self.bridges.lock().iter().map(|(key, bridge)| (*key, bridge.clone())).collect();
-        for (closed, _) in others.iter().filter(|(_, bridge)| bridge.is_closed(py)) {
-            self.bridges.lock().remove(closed);
+        for (key, closed) in others.iter().filter(|(_, bridge)| bridge.is_closed(py)) {
+            self.bridges.lock().remove(key);
+            closed.close(py);
         }
         let bridge = Bridge::open(&running)?;
         self.bridges.lock().insert(key, bridge.clone());
@@ -187,20 +188,19 @@ impl Core {
         })
     }
 
-    /// Gives the loops back; on the loop that began the run, after it has stopped.
-    fn release(&self, py: Python<'_>) -> PyResult<()> {
+    /// Gives the loops back, after the run has stopped.
+    fn release(&self, py: Python<'_>) {
         let run = self.run.lock().take();
-        let Some(run) = run else { return Ok(()) };
+        let Some(run) = run else { return };
         if run.process != std::process::id() {
             // The loops' descriptors are the parent's too: to stop watching here would be to stop watching there.
             std::mem::forget(run);
-            return Ok(());
+            return;
         }
         let bridges: Vec<_> = run.bridges.lock().drain().map(|(_, bridge)| bridge).collect();
-        for bridge in bridges {
-            bridge.close_later(py)?;
+        for bridge in bridges.iter().chain([&run.home]) {
+            bridge.close(py);
         }
-        run.home.close(py)
     }
 
     /// Publishes an event and returns its id; `None`: nothing was done yet, the loop has to run first.

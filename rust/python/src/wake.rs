@@ -25,7 +25,8 @@ pub(crate) trait OnLoop: Send + Sync {
 pub(crate) struct Bridge {
     reader: UnixStream,
     writer: UnixStream,
-    queue: Mutex<VecDeque<Arc<dyn OnLoop>>>,
+    /// `None` once it is closed: work keeps its way alive, so nothing may stay here that no loop will do.
+    queue: Mutex<Option<VecDeque<Arc<dyn OnLoop>>>>,
     signalled: AtomicBool,
     /// Events that were published since the loop had its turn.
     unattended: AtomicUsize,
@@ -51,7 +52,7 @@ impl Bridge {
         let bridge = Arc::new(Bridge {
             reader,
             writer,
-            queue: Mutex::default(),
+            queue: Mutex::new(Some(VecDeque::new())),
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
@@ -63,20 +64,17 @@ impl Bridge {
         Ok(bridge)
     }
 
-    /// Stops watching; to be called on the loop's thread. A loop that was closed watches nothing.
-    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.is_closed(py) {
-            self.event_loop(py).call_method1("remove_reader", (self.reader.as_raw_fd(),))?;
-        }
-        Ok(())
+    /// Gives the loop back, from any thread: it does what is queued, in its next turn, and stops watching.
+    pub(crate) fn close(self: &Arc<Self>, py: Python<'_>) {
+        // A loop that was closed, now or before its next turn, drops this instead of calling it.
+        let closing = Closing(self.clone());
+        let _ = self.event_loop(py).call_method1("call_soon_threadsafe", (closing,));
     }
 
-    /// The same from any thread.
-    pub(crate) fn close_later(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        if !self.is_closed(py) {
-            self.event_loop(py).call_method1("call_soon_threadsafe", (Closing(self.clone()),))?;
-        }
-        Ok(())
+    /// What is queued is forgotten, and whatever comes is.
+    fn forget(&self) {
+        let queue = self.queue.lock().take();
+        drop(queue);
     }
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
@@ -91,7 +89,10 @@ impl Bridge {
 
     /// Queues work, and wakes the loop unless it is on its way already.
     pub(crate) fn push(&self, work: Arc<dyn OnLoop>) {
-        self.queue.lock().push_back(work);
+        match &mut *self.queue.lock() {
+            Some(queue) => queue.push_back(work),
+            None => return,
+        }
         let was_signalled = self.signalled.swap(true, SeqCst);
         if !(was_signalled || self.publishing.load(SeqCst) && self.is_mine()) {
             // A full socket has bytes that the loop has not read yet: it will come.
@@ -152,8 +153,8 @@ impl Bridge {
         let _ = (&self.reader).read(&mut bytes);
         self.turns.fetch_add(1, SeqCst);
         self.signalled.store(false, SeqCst);
-        let queue = std::mem::take(&mut *self.queue.lock());
-        for work in queue {
+        let queue = self.queue.lock().as_mut().map(std::mem::take);
+        for work in queue.into_iter().flatten() {
             if let Err(error) = work.run(py) {
                 error.write_unraisable(py, None);
             }
@@ -199,15 +200,22 @@ impl Drain {
     }
 }
 
-/// What a loop of another thread calls to stop watching.
+/// What the loop calls to stop watching.
 #[pyclass(frozen)]
 struct Closing(Arc<Bridge>);
 
 #[pymethods]
 impl Closing {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        // What was queued before would be forgotten with the descriptor.
-        self.0.drain(py);
-        self.0.close(py)
+        let Closing(bridge) = self;
+        // What was queued before would be forgotten with the descriptor, and whoever waits for it would never be woken.
+        bridge.drain(py);
+        bridge.event_loop(py).call_method1("remove_reader", (bridge.reader.as_raw_fd(),)).map(drop)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.forget();
     }
 }

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -139,7 +139,7 @@ async def test_a_router_in_a_router_under_a_prefix_does_as_well():
     async with serving(app, lifespan="on") as server:
         async with server.acknowledged("/api/events") as client:
             await through(client, manager)
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False) as http:
             assert (await http.get(server.url("/hello", "http"))).json() == "world"
 
 
@@ -170,7 +170,7 @@ async def test_starlette_serves_it_beside_its_own_routes():
     async with serving(Starlette(routes=routes, lifespan=manager.lifespan), lifespan="on") as server:
         async with server.acknowledged("/graphql") as client:
             await through(client, manager)
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False) as http:
             assert (await http.get(server.url("/hello", "http"))).text == "world"
         with pytest.raises(InvalidStatus):
             await server.connect("/elsewhere")
@@ -243,7 +243,7 @@ async def test_a_manager_that_cannot_be_entered_or_left_fails_the_lifespan(broke
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_plain_request_is_told_what_is_served_here(method):
-    async with ticking() as (_, server), httpx.AsyncClient(trust_env=False) as http:
+    async with ticking() as (_, server), httpx2.AsyncClient(trust_env=False) as http:
         answer = await http.request(method, server.url("/", "http"))
         assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
         assert "graphql-transport-ws" in answer.text
@@ -252,7 +252,7 @@ async def test_a_plain_request_is_told_what_is_served_here(method):
 async def test_a_plain_request_at_the_routers_path_is_told_as_well():
     app = FastAPI()
     app.include_router(SubscriptionRouterFactory.create(SubscriptionManager(tick_schema())))
-    async with serving(app) as server, httpx.AsyncClient(trust_env=False) as http:
+    async with serving(app) as server, httpx2.AsyncClient(trust_env=False) as http:
         assert (await http.get(server.url("/graphql/subscriptions", "http"))).status_code == 426
         assert (await http.get(server.url("/elsewhere", "http"))).status_code == 404
 
@@ -393,7 +393,7 @@ class Served:
 
     def __init__(self, address: object, stack: contextlib.AsyncExitStack) -> None:
         self._address, self._stack = str(address), stack
-        self._http = httpx.AsyncClient(base_url=f"http://{address}", trust_env=False)
+        self._http = httpx2.AsyncClient(base_url=f"http://{address}", trust_env=False)
         stack.push_async_callback(self._http.aclose)
 
     async def connect(self, **options: Any) -> Client:

@@ -287,6 +287,28 @@ async def test_leaving_in_the_middle_of_reading_back_leaves_nothing():
         assert numbers(left) == list(range(4, 4 + len(left)))
 
 
+async def test_leaving_cancels_the_function_that_is_called_for_what_is_read_back():
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @subscription(channel="c")
+    async def endless(event: Event) -> int:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return 0
+
+    async with manager_of(ticks, endless, history=10) as manager:
+        async with manager.subscribe(TICKS, resume=True) as stream:
+            await publish(manager, 0, 1)
+            after = token(await one(stream))
+        async with manager.subscribe("subscription { endless }", resume=after):
+            await soon(started.wait())
+            assert not cancelled.is_set()
+        await soon(cancelled.wait())
+
+
 async def test_the_manager_stops_while_history_is_read():
     manager = manager_of(ticks, shared, history=1000, limits=Limits(drain_timeout=0.05))
     async with manager:

@@ -104,10 +104,9 @@ async fn replay(engine: &Arc<Engine>, subscription: &Arc<Subscription>, ticket: 
     let result = if operation.field.declaration.kind == Kind::Passthrough {
         group::result(&operation.plan, Source::Passthrough(&event.data), offset, shared)
     } else {
-        let (call, outcome) = Call::single(operation, event, ticket.viewer.clone());
+        let (call, pending) = Call::single(operation, event, ticket.viewer.clone(), shared);
         shared.resolver.call(call);
-        // A call always finishes: where it is dropped, by an error.
-        let Ok(outcome) = outcome.await else { return };
+        let Some(outcome) = pending.outcome().await else { return };
         if outcome.is_err() {
             shared.metrics.resolver_errors.inc();
         }

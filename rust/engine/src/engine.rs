@@ -195,6 +195,7 @@ impl Engine {
             limits: parts.limits.clone(),
             metrics: parts.metrics.clone(),
             calls: Arc::default(),
+            abandon_keys: AtomicU64::default(),
         });
         Arc::new(Engine {
             parts,
@@ -362,6 +363,7 @@ impl Engine {
             variables: operation.variables,
             connection_id: start.connection_id.cloned(),
             mailbox: subscription.mailbox.clone(),
+            abandon_key: self.shared.abandon_key(),
             shared: self.shared.clone(),
         });
         *subscription.place.lock() = Place::Generating(generation.clone());
@@ -561,7 +563,7 @@ impl Subscription {
         match place {
             Place::Nowhere => {}
             Place::CatchingUp(task) => task.abort(),
-            Place::Generating(generation) => self.engine.shared.resolver.abandon(&generation),
+            Place::Generating(generation) => self.engine.shared.resolver.abandon(generation.abandon_key),
             Place::Live { channel, tenant, group, plan, resolve } => {
                 self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
             }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -29,10 +30,8 @@ pub trait Resolver: Send + Sync {
     fn call(&self, call: Call);
     /// Starts a generator; what it yields goes to [`Generation::emit`].
     fn generate(&self, generation: Arc<Generation>);
-    /// The subscription of this generator has ended.
-    fn abandon(&self, generation: &Arc<Generation>);
-    /// Nobody waits any more for the calls of this class.
-    fn abandon_calls(&self, class: &Arc<ResolveClass>);
+    /// Nobody waits any more for what goes by this key: a generator, the calls of a class, or a call of its own.
+    fn abandon(&self, key: u64);
 }
 
 /// What a function with `info` may know of who is watching.
@@ -54,6 +53,8 @@ pub struct Call {
     pub arguments: Arc<Value>,
     /// Who watches, where the function takes `info`.
     pub watcher: Option<Watcher>,
+    /// By which it is abandoned.
+    pub abandon_key: u64,
     destination: Destination,
     finished: bool,
 }
@@ -72,21 +73,17 @@ impl Call {
         operation: &Operation,
         event: Arc<Event>,
         viewer: Arc<Viewer>,
-    ) -> (Call, tokio::sync::oneshot::Receiver<Outcome>) {
+        shared: &Arc<Shared>,
+    ) -> (Call, Pending) {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let Operation { field, arguments, plan, .. } = operation;
         let watcher = field.declaration.takes_info.then(|| Watcher { viewer, plan: plan.clone() });
         let destination = Destination::One { plan: plan.clone(), outcome: sender };
         let (field, arguments) = (field.clone(), arguments.clone());
-        (Call { field, event, arguments, watcher, destination, finished: false }, receiver)
-    }
-
-    /// With whose calls it is abandoned.
-    pub fn class(&self) -> Option<&Arc<ResolveClass>> {
-        match &self.destination {
-            Destination::Class { class, .. } => Some(class),
-            Destination::One { .. } => None,
-        }
+        let pending =
+            Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
+        let abandon_key = pending.abandon_key;
+        (Call { field, event, arguments, watcher, abandon_key, destination, finished: false }, pending)
     }
 
     /// Whether nobody waits for it any more.
@@ -132,6 +129,33 @@ impl Drop for Call {
     }
 }
 
+/// The outcome of a call that goes to one place. Whoever drops this does not want it any more.
+pub struct Pending {
+    outcome: tokio::sync::oneshot::Receiver<Outcome>,
+    waits: bool,
+    abandon_key: u64,
+    shared: Arc<Shared>,
+}
+
+impl Pending {
+    /// Waits for it. A call always finishes: where it is dropped, by an error.
+    pub async fn outcome(mut self) -> Option<Outcome> {
+        let outcome = (&mut self.outcome).await;
+        self.waits = false;
+        outcome.ok()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.waits {
+            // Closed first: where the call has not begun, it does not begin.
+            self.outcome.close();
+            self.shared.resolver.abandon(self.abandon_key);
+        }
+    }
+}
+
 /// What those who share a call have in common.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ClassKey {
@@ -162,6 +186,7 @@ pub struct ResolveClass {
     field: Arc<Field>,
     arguments: Arc<Value>,
     watcher: Option<Watcher>,
+    abandon_key: u64,
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
@@ -176,6 +201,15 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Calls under way, for draining.
     pub calls: Arc<Tasks>,
+    /// The last key that was given.
+    pub abandon_keys: AtomicU64,
+}
+
+impl Shared {
+    /// A key that nothing else is abandoned by.
+    pub(crate) fn abandon_key(&self) -> u64 {
+        self.abandon_keys.fetch_add(1, Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -209,7 +243,8 @@ impl ResolveClass {
         shared: Arc<Shared>,
     ) -> Arc<ResolveClass> {
         let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
-        Arc::new(ResolveClass { key, field, arguments, watcher, shared, state: Mutex::default() })
+        let abandon_key = shared.abandon_key();
+        Arc::new(ResolveClass { key, field, arguments, watcher, abandon_key, shared, state: Mutex::default() })
     }
 
     /// Takes an event that these groups hear of, or drops it where too many wait.
@@ -263,7 +298,7 @@ impl ResolveClass {
     }
 
     /// Everybody has left: what waits is dropped, what runs is cancelled.
-    pub fn abandon(self: &Arc<Self>) {
+    pub fn abandon(&self) {
         let mut state = self.state.lock();
         state.abandoned = true;
         state.waiting_bytes = 0;
@@ -271,7 +306,7 @@ impl ResolveClass {
         state.slots.truncate(started);
         drop(state);
         if started > 0 {
-            self.shared.resolver.abandon_calls(self);
+            self.shared.resolver.abandon(self.abandon_key);
         }
     }
 
@@ -288,6 +323,7 @@ impl ResolveClass {
                 event,
                 arguments: self.arguments.clone(),
                 watcher: self.watcher.clone(),
+                abandon_key: self.abandon_key,
                 destination: Destination::Class { class: self.clone(), number },
                 finished: false,
             });
@@ -336,6 +372,8 @@ pub struct Generation {
     pub connection_id: Option<Arc<str>>,
     /// Where the results go.
     pub mailbox: Arc<Mailbox>,
+    /// By which it is abandoned.
+    pub abandon_key: u64,
     pub(crate) shared: Arc<Shared>,
 }
 

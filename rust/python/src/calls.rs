@@ -5,9 +5,7 @@ use std::sync::{Arc, Weak};
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::plan::Reads;
-use fraiseql_subs_engine::resolver::{
-    Call as EngineCall, Generation as EngineGeneration, ResolveClass, Resolver, Watcher,
-};
+use fraiseql_subs_engine::resolver::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
 use fraiseql_subs_engine::schema::Field;
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
@@ -47,8 +45,7 @@ pub(crate) struct Port {
 enum Work {
     Call(EngineCall),
     Generate(Arc<EngineGeneration>),
-    Abandon(Arc<EngineGeneration>),
-    AbandonCalls(Arc<ResolveClass>),
+    Abandon(u64),
 }
 
 impl Port {
@@ -77,12 +74,8 @@ impl Resolver for Port {
         self.push(Work::Generate(generation));
     }
 
-    fn abandon(&self, generation: &Arc<EngineGeneration>) {
-        self.push(Work::Abandon(generation.clone()));
-    }
-
-    fn abandon_calls(&self, class: &Arc<ResolveClass>) {
-        self.push(Work::AbandonCalls(class.clone()));
+    fn abandon(&self, key: u64) {
+        self.push(Work::Abandon(key));
     }
 }
 
@@ -99,11 +92,8 @@ impl OnLoop for Port {
                     let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
                     functions.generate.bind(py).call1((generation,))?;
                 }
-                Work::Abandon(generation) => {
-                    functions.abandon.bind(py).call1((Arc::as_ptr(&generation) as usize,))?;
-                }
-                Work::AbandonCalls(class) => {
-                    functions.abandon.bind(py).call1((Arc::as_ptr(&class) as usize,))?;
+                Work::Abandon(key) => {
+                    functions.abandon.bind(py).call1((key,))?;
                 }
             }
         }
@@ -124,13 +114,13 @@ pub(crate) struct Call {
     watcher: Option<Watcher>,
     functions: Arc<Functions>,
     reading: Mutex<Option<Reading>>,
-    key: usize,
+    key: u64,
 }
 
 impl Call {
     fn new(call: EngineCall, functions: Arc<Functions>) -> Call {
         Call {
-            key: call.class().map_or(0, |class| Arc::as_ptr(class) as usize),
+            key: call.abandon_key,
             field: call.field.clone(),
             event: call.event.clone(),
             arguments: call.arguments.clone(),
@@ -164,7 +154,7 @@ impl Call {
 
     /// By which it is abandoned, with others.
     #[getter]
-    fn key(&self) -> usize {
+    fn key(&self) -> u64 {
         self.key
     }
 
@@ -291,8 +281,8 @@ impl Generation {
 impl Generation {
     /// By which it is abandoned.
     #[getter]
-    fn key(&self) -> usize {
-        Arc::as_ptr(&self.generation) as usize
+    fn key(&self) -> u64 {
+        self.generation.abandon_key
     }
 
     /// The function's position among the declarations.

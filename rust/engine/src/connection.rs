@@ -192,6 +192,7 @@ impl Connection {
         state.control.clear();
         state.counted = None;
         state.under_way = None;
+        self.engine.timers.set(&mut state.alarm, None, Weak::<Connection>::new());
         drop(state);
         self.engine.pending.lock().remove(&self.number);
         self.engine.connections.remove(&self.id);
@@ -348,7 +349,6 @@ impl Timed for Connection {
             return;
         };
         let mut state = this.state.lock();
-        state.alarm = None;
         if state.expires.is_some_and(|expires| expires <= now) {
             this.end(&mut state, Close::FORBIDDEN);
         }

@@ -7,7 +7,7 @@ use chrono::Utc;
 use parking_lot::Mutex;
 
 use crate::connection::extensions;
-use crate::engine::{Engine, Start, Started, Subscription};
+use crate::engine::{Engine, Phase, Start, Started, Subscription};
 use crate::error::{GraphQLError, Rejection};
 use crate::mailbox::{End, Notify, Outbox, Taken};
 use crate::metrics::DropReason;
@@ -125,6 +125,11 @@ impl Stream {
                 state.under_way = Some(engine.readers.start());
                 engine.timers.set(&mut state.alarm, expires, timed);
                 drop(state);
+                // A stop that began meanwhile may have passed by before there was anything to end.
+                if engine.phase() != Phase::Running {
+                    stream.close();
+                    return Err(Rejection::Stopped.into());
+                }
                 Ok(stream)
             }
             Ok(Started::Answer(_)) => {
@@ -212,8 +217,7 @@ impl Stream {
 
 impl Timed for Stream {
     fn tick(&self, _now: Instant) {
-        let mut state = self.state.lock();
-        state.alarm = None;
+        let state = self.state.lock();
         if let Some(subscription) = &state.subscription {
             subscription.mailbox.end(End::Forbidden);
         }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Something that wants to be told when its time has come.
 pub trait Timed: Send + Sync {
-    /// The time has come: its alarm is gone, and it may set the next.
+    /// The time has come. The alarm that it holds is gone, unless it has set another meanwhile.
     fn tick(&self, now: Instant);
 }
 

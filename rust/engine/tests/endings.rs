@@ -1,0 +1,115 @@
+//! How readers end when the engine stops, or their socket goes, at the worst moment.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::{Arc, OnceLock};
+
+use fraiseql_subs_engine::bus::MemoryBus;
+use fraiseql_subs_engine::connection::Connection;
+use fraiseql_subs_engine::engine::{Engine, Parts};
+use fraiseql_subs_engine::error::Rejection;
+use fraiseql_subs_engine::limits::Limits;
+use fraiseql_subs_engine::mailbox::Notify;
+use fraiseql_subs_engine::operation::{Documents, Request};
+use fraiseql_subs_engine::protocol::Resume;
+use fraiseql_subs_engine::resolver::{Call, Generation, Resolver};
+use fraiseql_subs_engine::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::security::Viewer;
+use fraiseql_subs_engine::stream::{Ask, Framing, OpenError, Stream};
+use fraiseql_subs_engine::value::Value;
+use serde_json::json;
+
+/// Stops the engine from another thread while a generator is being started.
+#[derive(Default)]
+struct Stopper(OnceLock<Arc<Engine>>);
+
+impl Resolver for Stopper {
+    fn call(&self, _call: Call) {}
+
+    fn generate(&self, _generation: Arc<Generation>) {
+        let engine = self.0.get().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| runtime().block_on(engine.stop(false)));
+        });
+    }
+
+    fn abandon(&self, _key: u64) {}
+}
+
+struct Silent;
+
+impl Notify for Silent {
+    fn notify(&self) {}
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn limits() -> Limits {
+    serde_json::from_value(json!({
+        "max_connections": 10, "max_connections_per_user": null, "max_connections_per_tenant": null,
+        "max_pending_connections": 10, "max_subscriptions_per_connection": 10, "max_subscriptions_per_user": null,
+        "max_subscriptions_per_tenant": null, "max_message_bytes": 1000, "max_query_bytes": 1000,
+        "max_query_tokens": 100, "max_query_depth": 10, "max_query_fields": 10, "max_query_aliases": 10,
+        "connection_init_timeout": 10, "ping_interval": 25, "pong_timeout": 10, "subscribes_per_second": null,
+        "burst": 10, "events_per_second_per_subscription": null, "events_per_second_per_user": null,
+        "max_event_bytes": 1000, "queue_messages": 10, "queue_bytes": 1000, "connection_queue_bytes": 1000,
+        "overflow": "disconnect", "max_result_bytes": 1000, "resolver_concurrency": 1, "resolver_threads": 1,
+        "drain_timeout": 5, "resolver_timeout": 10,
+    }))
+    .unwrap()
+}
+
+fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc<Engine> {
+    let declarations = json!([{ "field": "numbers", "function": "app.numbers", "kind": "generator" }]);
+    let schema = Schema::build(SchemaInput {
+        sdl: "type Query { _empty: Boolean } type Subscription { numbers: Int }".into(),
+        declarations: serde_json::from_value(declarations).unwrap(),
+        ..SchemaInput::default()
+    });
+    let limits = limits();
+    let parts = Parts {
+        documents: Arc::new(Documents::new(schema.unwrap(), &limits)),
+        bus: Arc::new(MemoryBus::new(0)),
+        metrics: Arc::default(),
+        limits,
+        multi_tenant: false,
+    };
+    let engine = Engine::new(parts, resolver, runtime.handle().clone());
+    runtime.block_on(engine.start()).unwrap();
+    engine
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_subscribe_leaves_no_reader_behind() {
+    let runtime = runtime();
+    let resolver = Arc::new(Stopper::default());
+    let engine = engine(resolver.clone(), &runtime);
+    let _ = resolver.0.set(engine.clone());
+    let ask = Ask {
+        request: Request {
+            query: "subscription { numbers }",
+            operation_name: None,
+            variables: &Value::Null,
+            introspection: false,
+        },
+        viewer: Arc::new(Viewer::default()),
+        id: "1".into(),
+        connection_id: None,
+        framing: Framing::Next,
+        resume: Resume::No,
+    };
+    let refused = Stream::open(&engine, &ask, Arc::new(Silent)).err();
+    assert!(matches!(refused, Some(OpenError::Rejected(Rejection::Stopped))), "{refused:?}");
+    assert!(engine.parts.metrics.prometheus().contains("fraiseql_subs_subscriptions 0"));
+}
+
+#[test]
+fn a_socket_that_is_gone_leaves_no_alarm_behind() {
+    let runtime = runtime();
+    let engine = engine(Arc::new(Stopper::default()), &runtime);
+    let connection = Connection::open(&engine, Arc::new(Silent), false);
+    assert_eq!(Arc::weak_count(&connection), 2, "its alarm, and its place among those that are pending");
+    connection.lost();
+    assert_eq!((Arc::weak_count(&connection), Arc::strong_count(&connection)), (0, 1));
+}

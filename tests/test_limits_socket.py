@@ -234,6 +234,20 @@ async def test_a_reader_that_stops_is_closed_1013_and_others_receive_everything(
             assert received < 1_000 - 100
 
 
+async def test_what_waited_for_others_on_the_connection_is_counted_with_what_overflowed():
+    async with ticking(limits=Limits(queue_messages=10)) as (manager, server):
+        async with server.acknowledged() as client:
+            await client.subscribe("full", tick_of("full"))
+            await client.subscribe("other", tick_of("other"))
+            # The loop has no turn in between, so nothing is taken.
+            for channel, count in (("other", 8), ("full", 11), ("other", 1)):
+                for n in range(count):
+                    await publish_tick(manager, channel, n)
+            assert await client.closed() == TOO_SLOW
+        metrics = manager.get_metrics()
+        assert (metrics["events_delivered"], metrics["events_dropped"]["overflow"]) == (0, 20)
+
+
 @pytest.mark.parametrize("rule", ["drop_oldest", "drop_newest", "latest"])
 async def test_the_other_rules_keep_the_reader_and_tell_it_what_it_has_lost(rule):
     limits = Limits(queue_messages=50, overflow=rule)

@@ -148,6 +148,9 @@ impl Connection {
     pub fn next(self: &Arc<Self>) -> Option<Outgoing> {
         let mut state = self.state.lock();
         if self.outbox.is_slow() {
+            // What waits for others goes down with the one that overflowed.
+            let left: usize = state.operations.values().map(|subscription| subscription.mailbox.waiting()).sum();
+            self.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
             self.end(&mut state, Close::SLOW_CONSUMER);
         }
         if let Some(outgoing) = state.control.pop_front() {

@@ -229,8 +229,12 @@ impl Mailbox {
     /// Queues a result, or handles the overflow.
     pub fn push(self: &Arc<Self>, body: Arc<Body>) {
         let mut state = self.state.lock();
-        if state.end.is_some() || state.closed || self.outbox.is_slow() {
+        if state.end.is_some() || state.closed {
             return;
+        }
+        if self.outbox.is_slow() {
+            // Its reader is about to be told.
+            return self.metrics.dropped(DropReason::Overflow, 1);
         }
         let size = body.json.len();
         while !self.fits(&state, size) {

@@ -405,8 +405,9 @@ impl Engine {
     fn forget_if_unused(&self, channel: &Arc<Channel>, state: &mut ChannelState) {
         if state.held == 0 && state.topics.is_empty() && !state.dead {
             state.dead = true;
-            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
+            // Before it can be made anew: the bus must not forget the new one.
             self.parts.bus.unwatch(&channel.name);
+            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
         }
     }
 
@@ -421,7 +422,7 @@ impl Engine {
         if subscription.mailbox.is_over() || condition.is_never() {
             return true;
         }
-        subscription.mailbox.listen_since(state.delivered);
+        subscription.mailbox.listen_since(state.delivered.max(cursor.unwrap_or_default()));
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);

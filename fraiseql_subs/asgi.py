@@ -146,7 +146,11 @@ class SubscriptionApp:
         if context is None:
             socket.refuse()
         elif isinstance(context, SecurityContext):
-            socket.accept(context, context._json())
+            try:
+                socket.accept(context, context._json())
+            except ValueError:
+                logger.exception("auth_handler: its SecurityContext cannot be used")
+                socket.refuse()
         else:
             logger.error("auth_handler: expected a SecurityContext or None, got %s", type(context).__name__)
             socket.refuse()

@@ -243,6 +243,18 @@ async def test_an_answer_of_another_type_is_a_no_and_logged(answer):
         assert f"expected a SecurityContext or None, got {type(answer).__name__}" in text
 
 
+async def test_a_context_that_cannot_be_used_is_a_no_and_logged():
+    claims: dict[str, Any] = {}
+    for _ in range(200):
+        claims = {"nested": claims}
+    context = SecurityContext(claims=claims)
+    async with ticking(auth_handler=lambda payload: context) as (_, server), server.client() as client:
+        await client.send({"type": "connection_init"})
+        assert await client.closed() == FORBIDDEN
+        [text] = server.log.take()
+        assert "its SecurityContext cannot be used" in text
+
+
 async def test_several_tenants_need_one_each():
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
         return SecurityContext(user_id=1, tenant_id=payload.get("tenant"))

@@ -308,7 +308,9 @@ impl Core {
     }
 
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let phase = self.run.lock().as_ref().map(|run| run.engine.phase());
+        let run = self.run.lock().clone();
+        // A forked child has no part in its parent's run.
+        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.engine.phase());
         let state = match phase {
             Some(Phase::Starting) => "starting",
             Some(Phase::Running) => "running",

@@ -421,7 +421,7 @@ def compare(query: str, theirs: list[graphql.GraphQLError], ours: list[dict[str,
 def test_coercion_is_graphql_cores() -> None:
     with running() as run:
 
-        @cases(90)
+        @cases(70)
         @given(choosers())
         def check(choose: Chooser) -> None:
             generator = Generator(choose)

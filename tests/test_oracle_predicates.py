@@ -517,7 +517,7 @@ def thawed(value: Any) -> Any:
 def test_predicates_are_the_models() -> None:
     with running() as run:
 
-        @cases(60)
+        @cases(45)
         @given(choosers())
         def check(choose: Chooser) -> None:
             generator = Generator(choose)

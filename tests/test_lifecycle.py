@@ -170,6 +170,9 @@ def test_the_stop_wakes_readers_whose_wake_up_comes_after_it():
     async def main() -> list[dict[str, Any]]:
         async with manager_of() as manager:
             reading = asyncio.create_task(rest(manager.subscribe(ORDERS)))
+            # Live, and waiting for its first message.
+            while manager.get_metrics()["subscriptions"] == 0:
+                await asyncio.sleep(0)
             await asyncio.sleep(0)
             selector.own = asyncio.get_running_loop()._ssock.fileno()  # type: ignore[attr-defined]
         selector.own = None

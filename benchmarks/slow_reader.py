@@ -2,7 +2,8 @@
 
     python -m benchmarks.slow_reader [EVENTS]
 
-The server is a process of its own (uvicorn, websockets-sansio) and measures itself. This fails where its memory grows
+The server is a process of its own (uvicorn, websockets-sansio) and measures itself. It publishes as fast as the readers
+that go on can read, since it would not wait for them. This fails where its memory grows
 by more than 32 MiB, the client that stopped is not closed 1013, or another has not received every event.
 """
 
@@ -26,6 +27,7 @@ from fraiseql_subs.asgi import SubscriptionApp
 
 READERS = 3
 MOST = 32 * 2**20
+BURST = 500
 
 
 @dataclass
@@ -61,8 +63,9 @@ async def _serve(events: int, control: Connection) -> None:
     before = most = resident()
     for n in range(events):
         await manager.publish_event("tick", "ticks", {"n": n, "text": "x" * 1_000})
-        if n % 1_000 == 0:
+        if n % BURST == BURST - 1:
             most = max(most, resident())
+            await asyncio.to_thread(control.recv)
     control.send((most - before, manager.get_metrics()["events_dropped"]["overflow"]))
     await asyncio.to_thread(control.recv)
     server.should_exit = True
@@ -79,9 +82,8 @@ async def watch(port: int) -> ClientConnection:
     return client
 
 
-async def read(client: ClientConnection, events: int) -> None:
-    n = 0
-    while n < events:
+async def read(client: ClientConnection, n: int, end: int) -> None:
+    while n < end:
         message = str(await client.recv())
         if message == '{"type":"ping"}':
             await client.send('{"type":"pong"}')
@@ -99,7 +101,9 @@ async def main(events: int) -> None:
     stopped, *readers = [await watch(port) for _ in range(1 + READERS)]
     stopped.transport.pause_reading()
     control.send("publish")
-    await asyncio.gather(*(read(reader, events) for reader in readers))
+    for n in range(0, events, BURST):
+        await asyncio.gather(*(read(reader, n, n + BURST) for reader in readers))
+        control.send("go on")
     grown, dropped = await asyncio.to_thread(control.recv)
     stopped.transport.resume_reading()
     received = 0

@@ -128,7 +128,9 @@ def rss() -> int:
 @pytest.mark.parametrize("query", ["tick", "slow", "shared", "blocking", "endless", "flood"])
 async def test_an_abrupt_end_of_many_connections_leaves_nothing(query):
     watched = Watched()
-    manager = SubscriptionManager(watched.schema, limits=Limits(resolver_threads=2, queue_messages=20))
+    # Clients that do not read answer no ping, and a thousand of them take longer to connect than a silent one is kept.
+    limits = Limits(resolver_threads=2, queue_messages=20, ping_interval=600)
+    manager = SubscriptionManager(watched.schema, limits=limits)
     documents = {"tick": tick_of("go")}
     document = documents.get(query, f"subscription {{ {query} }}")
     async with served(manager) as (_, server):

@@ -22,7 +22,7 @@ from .manager import SubscriptionManager
 from .messages import GraphQLMessage, SubscriptionPayload
 from .predicate import argument, data, previous, viewer
 from .schema import Schema
-from .security import ALL_TENANTS, SecurityContext, requires, requires_any
+from .security import ALL_TENANTS, Explanation, SecurityContext, requires, requires_any
 from .subscription import subscription
 from .types import ID, JSON
 
@@ -33,6 +33,7 @@ __all__ = [
     "BusUnavailable",
     "Event",
     "EventBusConfig",
+    "Explanation",
     "Forbidden",
     "FraiseQLSubsError",
     "GraphQLError",

@@ -53,9 +53,11 @@ class SubscriptionApp:
 
     Args:
         manager: What is served.
-        auth_handler: Called once with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a
-            thread) or async; it may also take `connection` (a `Connection`). What it returns is who watches. Raising or
-            returning `None` closes 4403. Without one, every viewer is anonymous.
+        auth_handler: Called with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a thread) or
+            async; it may also take `connection` (a `Connection`). What it returns is who watches. Raising or returning
+            `None` closes 4403. Called again where the client asks for a refresh (a `ping` with `refresh`, whose object
+            it is given): an equal context moves the expiry, another one closes 4403, and after raising or returning
+            `None` the old expiry stays. Without a handler, every viewer is anonymous.
         allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler`
             reads cookies. A request without `Origin` does not come from a browser and is accepted.
         introspection: Whether queries for `__schema` and `__type` are answered.
@@ -78,6 +80,7 @@ class SubscriptionApp:
         self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
         self._introspection = introspection
+        self._wrong_types: set[type] = set()  # each is reported once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -93,9 +96,11 @@ class SubscriptionApp:
         connection = Connection("", _headers(scope), scope.get("client"), scope)
         origin = connection.headers.get("origin")
         if origin is not None and self._allowed_origins is not None and origin not in self._allowed_origins:
+            self._manager._core.refused("Origin is not allowed")
             await send({"type": "websocket.close", "code": 4403, "reason": "Forbidden"})  # before the accept: HTTP 403
             return
         if SUBPROTOCOL not in scope.get("subprotocols", ()):
+            self._manager._core.refused("Subprotocol not acceptable")
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
             return
@@ -107,14 +112,17 @@ class SubscriptionApp:
                 logger.warning("a connection ends, as send() failed: %r", error)
             receiving.cancel()
 
-        socket = self._manager._core.connect(send, _finish, interrupt, self._introspection)
+        authenticates = self._auth_handler is not None
+        socket = self._manager._core.connect(send, _finish, interrupt, self._introspection, authenticates)
         authenticating: asyncio.Task[None] | None = None
         try:
             await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
             while (message := await receive())["type"] != "websocket.disconnect":
-                payload = _receive(socket, message.get("text"))
-                if payload is not None:
-                    authenticating = asyncio.create_task(self._authenticate(socket, payload, connection))
+                question = _receive(socket, message.get("text"))
+                if question is not None:
+                    if authenticating is not None:  # a refresh that was given up
+                        authenticating.cancel()
+                    authenticating = asyncio.create_task(self._authenticate(socket, question, connection))
                 # One message a turn: a client that sends many at once keeps nobody waiting.
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -133,27 +141,34 @@ class SubscriptionApp:
                 authenticating.cancel()
             await _ended(socket.give_up(), authenticating)
 
-    async def _authenticate(self, socket: Socket, payload: dict[str, Any], connection: Connection) -> None:
+    async def _authenticate(self, socket: Socket, question: tuple[int, dict[str, Any]], connection: Connection) -> None:
+        number, payload = question
         try:
             context = await self._ask(payload, replace(connection, id=socket.id))
         except Exception as error:
-            logger.info("auth_handler refused a connection: %s", type(error).__name__)
-            context = None
+            socket.refuse(number, f"auth_handler raised {type(error).__name__}")
         except asyncio.CancelledError:
             # Its own, of something that it waited for; or the connection has gone, which no answer can reach.
-            socket.refuse()
+            socket.refuse(number, "auth_handler was cancelled")
             raise
+        else:
+            self._answer(socket, number, context)
+
+    def _answer(self, socket: Socket, number: int, context: object) -> None:
         if context is None:
-            socket.refuse()
+            socket.refuse(number, "auth_handler returned None")
         elif isinstance(context, SecurityContext):
             try:
-                socket.accept(context, context._json())
+                socket.accept(number, context, context._json())
             except ValueError:
                 logger.exception("auth_handler: its SecurityContext cannot be used")
-                socket.refuse()
+                socket.refuse(number, "auth_handler: its SecurityContext cannot be used")
         else:
-            logger.error("auth_handler: expected a SecurityContext or None, got %s", type(context).__name__)
-            socket.refuse()
+            wrong = f"auth_handler: expected a SecurityContext or None, got {type(context).__name__}"
+            if type(context) not in self._wrong_types:
+                self._wrong_types.add(type(context))
+                logger.error(wrong)
+            socket.refuse(number, wrong)
 
     async def _ask(self, payload: dict[str, Any], connection: Connection) -> object:
         handler = self._auth_handler
@@ -180,7 +195,7 @@ class SubscriptionApp:
             await send({"type": "lifespan.shutdown.complete"})
 
 
-def _receive(socket: Socket, text: str | None) -> dict[str, Any] | None:
+def _receive(socket: Socket, text: str | None) -> tuple[int, dict[str, Any]] | None:
     try:
         return socket.receive(text)
     except UnicodeEncodeError:

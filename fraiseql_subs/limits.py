@@ -10,18 +10,6 @@ from typing import Literal, TypeAlias, get_args
 Overflow: TypeAlias = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
 """What happens to a message for which a queue has no room."""
 
-# Accepted and validated; the manager warns once of those that are set but not enforced yet.
-NOT_YET_ENFORCED = (
-    "max_connections_per_user",
-    "max_connections_per_tenant",
-    "max_subscriptions_per_user",
-    "max_subscriptions_per_tenant",
-    "subscribes_per_second",
-    "burst",
-    "events_per_second_per_subscription",
-    "events_per_second_per_user",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -111,10 +99,6 @@ class Limits:
     def _json(self) -> str:
         """What Rust takes."""
         return json.dumps(asdict(self))
-
-    def _not_enforced(self) -> list[str]:
-        """The limits that differ from their default and are not enforced yet."""
-        return [name for name in NOT_YET_ENFORCED if getattr(self, name) != getattr(Limits, name)]
 
 
 def check_overflow(value: object, name: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import audit
 from ._core import Core, Subscription
 from .bus import EventBusConfig
 from .errors import NotAvailableError, NotRunning
@@ -18,8 +19,8 @@ from .event import Event
 from .functions import Runner, mask
 from .limits import Limits
 from .schema import Schema
-from .security import ALL_TENANTS, AllTenants, SecurityContext
-from .text import Id, id_text
+from .security import ALL_TENANTS, AllTenants, Explanation, SecurityContext
+from .text import Id, checked, id_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,12 +79,11 @@ class SubscriptionManager:
             abandon=self._runner.abandon,
             mask=mask,
             nested=schema.nested,
+            audit=audit.write,
         )
         self._process = os.getpid()
         self._entries = 0
         self._turn: asyncio.Lock | None = None
-        if unenforced := limits._not_enforced():
-            logger.warning("these limits are set but not enforced yet: %s", ", ".join(unenforced))
 
     # ---- its life ----
 
@@ -260,14 +260,13 @@ class SubscriptionManager:
 
         Raises:
             GraphQLRequestError: When entered: the document, its variables or its size are at fault.
-            Forbidden: When entered, or when the context expires.
+            Forbidden: When entered, when the context expires, or when it is revoked.
+            LimitExceeded: When entered: a limit or a rate of this user or tenant is reached.
             HistoryLost: The token cannot be honoured.
             SlowConsumer: While iterating: the queue overflowed, and `overflow` is `"disconnect"`.
             ValueError: When entered: the id is in use.
         """
-        viewer = SecurityContext() if context is None else context
-        if not isinstance(viewer, SecurityContext):
-            raise TypeError(f"context: expected a SecurityContext, got {type(viewer).__name__}")
+        viewer = _viewer(context)
         return self._core.subscribe(
             query,
             variables=variables,
@@ -295,8 +294,33 @@ class SubscriptionManager:
     async def revoke(
         self, *, user_id: Id | None = None, tenant_id: Id | None = None, connection_id: str | None = None
     ) -> int:
-        """Not there yet: raises `NotAvailableError`."""
-        raise NotAvailableError("revoke is not there yet; let contexts expire by expires_at")
+        """Ends the authority of everybody who matches all of what is given.
+
+        Their connections close (4403) and their `subscribe`s raise `Forbidden`. Once this returns, no further byte of
+        an event is handed to the ASGI server for them, be it queued, in a function or in a send that has suspended.
+        Whoever was being authorised, or had asked for a subscription, when this was called is refused as well. It does
+        not stop a new login: refuse that in `auth_handler` first. Other processes on the bus follow.
+
+        Args:
+            user_id: A user, of whatever tenant.
+            tenant_id: A tenant.
+            connection_id: A socket's id, or the label of `subscribe`s.
+
+        Returns:
+            How many connections and `subscribe`s of this process it ended.
+
+        Raises:
+            ValueError: Nothing is given.
+            NotRunning: The manager is not entered.
+        """
+        if user_id is None and tenant_id is None and connection_id is None:
+            raise ValueError("revoke: expected a user_id, a tenant_id or a connection_id")
+        user = None if user_id is None else id_text(user_id, "user_id")
+        tenant = None if tenant_id is None else id_text(tenant_id, "tenant_id")
+        connection = None if connection_id is None else checked(connection_id, "connection_id")
+        ended, done = self._core.revoke(user, tenant, connection)
+        await done
+        return ended
 
     # ---- for operators ----
 
@@ -312,13 +336,55 @@ class SubscriptionManager:
         """For a readiness probe: `ok`, `state` and `bus`; never blocks."""
         return self._core.health()
 
-    def explain(self, query: str, event: Event, **options: Any) -> object:
-        """Not there yet: raises `NotAvailableError`."""
-        raise NotAvailableError("explain is not there yet")
+    def explain(
+        self,
+        query: str,
+        event: Event,
+        *,
+        previous: Mapping[str, Any] | bytes | str | None = None,
+        variables: Mapping[str, Any] | None = None,
+        operation_name: str | None = None,
+        context: SecurityContext | None = None,
+    ) -> Explanation:
+        """A dry run: would this event reach such a subscription, and what decides?
+
+        It takes the way of a real subscribe and a real event, but for limits; no function is called, nothing published.
+
+        Args:
+            query: The document.
+            event: The event.
+            previous: Its old image.
+            variables: The document's variables.
+            operation_name: Which of its operations.
+            context: Who would watch; anonymous, where not given.
+
+        Raises:
+            TypeError: As `publish_event` and `subscribe` do.
+            ValueError: Likewise.
+        """
+        viewer = _viewer(context)
+        given = (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source)
+        stage, reason, masked = self._core.explain(
+            query,
+            given,
+            previous=previous,
+            variables=variables,
+            operation_name=operation_name,
+            context=viewer,
+            viewer=viewer._json(),
+        )
+        return Explanation(stage == "delivered", stage, reason, tuple(masked))
 
     async def serve(self, host: str, port: int, **options: Any) -> None:
         """Not there yet: raises `NotAvailableError`."""
         raise NotAvailableError("serve is not there yet; mount fraiseql_subs.asgi.SubscriptionApp in an ASGI server")
+
+
+def _viewer(context: SecurityContext | None) -> SecurityContext:
+    viewer = SecurityContext() if context is None else context
+    if not isinstance(viewer, SecurityContext):
+        raise TypeError(f"context: expected a SecurityContext, got {type(viewer).__name__}")
+    return viewer
 
 
 def _tenant(tenant_id: Id | AllTenants | None) -> str | bool | None:

@@ -31,6 +31,24 @@ ALL_TENANTS: Final[Literal[AllTenants.ALL_TENANTS]] = AllTenants.ALL_TENANTS
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What `SubscriptionManager.explain` finds; for operators, never for clients.
+
+    Attributes:
+        delivered: Whether the event would reach the subscription.
+        stage: What decided: `"request"`, `"forbidden"`, `"tenant"`, `"channel"`, `"event_type"`, `"sources"`,
+            `"where"`, `"rows"` or `"delivered"`; they are asked in this order.
+        reason: The rule, and what stood on its sides.
+        masked: `"Type.field"` of each selected field that is null for lack of a permission.
+    """
+
+    delivered: bool
+    stage: str
+    reason: str
+    masked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Requirement:
     """What a field asks of a viewer's permissions; made by `requires` and `requires_any`."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import CellType
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from .errors import NotAvailableError, SchemaError
+from .errors import SchemaError
 from .event import Event
 from .info import Info
 from .limits import Overflow, check_overflow, check_positive
@@ -42,10 +42,13 @@ class Declaration:
     event_types: tuple[str, ...] | None
     where: Predicate | None
     rows: Predicate | None
+    scope: Mapping[str, Operand]
     requires: Requirement | None
+    sources: tuple[str, ...] | None
     name: str | None
     timeout: float | None
     overflow: Overflow | None
+    events_per_second: float | None
 
     @property
     def local(self) -> dict[str, Any]:
@@ -76,10 +79,15 @@ class Declaration:
             "rows": None if self.rows is None else self.rows._wire,
             "kind": self.kind,
             "takes_info": self.info_parameter is not None,
+            "scope": [
+                {"argument": path.split("."), "viewer": [viewer._head[1], *viewer._path]}
+                for path, viewer in self.scope.items()
+            ],
+            "sources": self.sources,
             "requires": None if self.requires is None else self.requires.alternatives,
             "timeout": self.timeout,
             "overflow": self.overflow,
-            "events_per_second": None,
+            "events_per_second": self.events_per_second,
         }
 
 
@@ -135,26 +143,23 @@ def subscription(
         event_types: Only events of these types; all, where not given.
         where: Which events this subscription is about.
         rows: Which of them a viewer may see.
-        scope: Not there yet.
+        scope: What arguments must equal of the viewer, by dotted Python names:
+            `{"filter.tenant_id": viewer("tenant_id")}`. Each element, where there are lists on the way; a missing or
+            null side and an empty list are refused.
         requires: `requires(...)` or `requires_any(...)`: who may subscribe.
-        sources: Not there yet.
+        sources: Only events that come from one of these services. Not for a generator.
         passthrough: The event's `data` is the result; the body never runs, and `info` cannot be taken.
         name: The field's GraphQL name; else the function's name in camelCase.
         timeout: Seconds; replaces `Limits.resolver_timeout`. Not for a generator.
         overflow: Replaces `Limits.overflow`.
-        events_per_second: Not there yet.
+        events_per_second: Replaces `Limits.events_per_second_per_subscription`. Not for a generator.
 
     Raises:
         SchemaError: The function or an option is not as expected.
-        NotImplementedError: An option is not there yet.
     """
-    later = {"scope": scope, "sources": sources, "events_per_second": events_per_second}
-    for option in (option for option, value in later.items() if value is not None):
-        raise NotAvailableError(f"@subscription: {option}= is not there yet")
-    if isinstance(event_types, Iterable) and not isinstance(event_types, str):
-        event_types = tuple(event_types)
-    options: dict[str, Any] = {"channel": channel, "event_types": event_types, "where": where, "rows": rows}
-    options |= {"requires": requires, "name": name, "timeout": timeout, "overflow": overflow}
+    options: dict[str, Any] = {"channel": channel, "where": where, "rows": rows, "requires": requires, "name": name}
+    options |= {"event_types": _collected(event_types), "sources": _collected(sources), "scope": scope}
+    options |= {"timeout": timeout, "overflow": overflow, "events_per_second": events_per_second}
 
     def declare(function: AnyFunction) -> AnyFunction:
         vars(function)["__subscription__"] = _declaration(function, passthrough, options)
@@ -184,12 +189,18 @@ def _declaration(function: Callable[..., Any], passthrough: bool, options: Mappi
     event, info, parameters = _parameters(place, function)
     absent: dict[str, object] = {"an info parameter": info} if kind == "passthrough" else {}
     if kind == "generator":
-        absent = {option: options[option] for option in ("channel", "event_types", "where", "rows", "timeout")}
+        filters = ("channel", "event_types", "where", "rows", "sources", "timeout", "events_per_second")
+        absent = {option: options[option] for option in filters}
         absent["an event parameter"] = event
     for option in (option for option, value in absent.items() if value is not None):
         raise SchemaError(f"{place}: a {kind} function cannot have {option}")
-    for option in ("where", "rows"):
-        unknown = sorted(options[option]._arguments - set(parameters)) if options[option] is not None else []
+    scoped = {path.partition(".")[0] for path in options["scope"] or ()}
+    for option, named in (
+        ("where", _arguments(options["where"])),
+        ("rows", _arguments(options["rows"])),
+        ("scope", scoped),
+    ):
+        unknown = sorted(named - set(parameters))
         # A function that says what it returns could be code first, whose arguments are the function's own.
         if unknown and inspect.signature(function).return_annotation is not inspect.Signature.empty:
             expected = ", ".join(parameters) or "none, as the function has no arguments"
@@ -200,8 +211,17 @@ def _declaration(function: Callable[..., Any], passthrough: bool, options: Mappi
         event_parameter=event,
         info_parameter=info,
         parameters=parameters,
-        **{**options, "channel": options["channel"] or function.__name__},
+        **{**options, "channel": options["channel"] or function.__name__, "scope": dict(options["scope"] or {})},
     )
+
+
+def _arguments(predicate: Predicate | None) -> set[str]:
+    return set() if predicate is None else set(predicate._arguments)
+
+
+def _collected(values: object) -> object:
+    """A collection as a tuple; what is none stays as it is, to be complained of."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else values
 
 
 def _kind(place: str, function: Callable[..., Any], passthrough: bool) -> Kind:
@@ -260,10 +280,13 @@ def _check_options(place: str, options: Mapping[str, Any]) -> None:
             raise SchemaError(f"{place}, {option}: expected {how}, got {options[option]!r}")
     checks: dict[str, Callable[[Any, str], object]] = {
         "channel": _text,
-        "event_types": _texts,
+        "event_types": _some_texts,
+        "sources": _texts,
+        "scope": _scope,
         "name": lambda name, at: check_name(_text(name, at), at),
         "timeout": check_positive,
         "overflow": check_overflow,
+        "events_per_second": check_positive,
     }
     try:
         for option, check in checks.items():
@@ -280,8 +303,25 @@ def _text(value: object, place: str) -> str:
     return text
 
 
+def _some_texts(values: object, place: str) -> None:
+    if not values:
+        raise ValueError(f"{place}: expected a collection of at least one str, got {values!r}")
+    _texts(values, place)
+
+
 def _texts(values: object, place: str) -> None:
-    if not isinstance(values, tuple) or not values:
-        raise TypeError(f"{place}: expected a list of at least one str, got {values!r}")
+    if not isinstance(values, tuple):
+        raise TypeError(f"{place}: expected a collection of str, got {values!r}")
     for value in values:
         _text(value, place)
+
+
+def _scope(scope: object, place: str) -> None:
+    expected = 'a mapping as in {"filter.tenant_id": viewer("tenant_id")}'
+    if not isinstance(scope, Mapping):
+        raise TypeError(f"{place}: expected {expected}, got {scope!r}")
+    for path, value in scope.items():
+        if not all(_text(path, place).split(".")):
+            raise ValueError(f"{place}: expected {expected}, got the path {path!r}")
+        if not isinstance(value, Operand) or value._head[0] != "viewer":
+            raise TypeError(f"{place}: expected {expected}, got {value!r} for {path!r}")

@@ -277,7 +277,8 @@ async def test_the_most_that_a_document_may_have_is_admitted_as_quickly():
 
 async def test_distinct_documents_do_not_pile_up():
     """A thousand documents that are all known for a moment; what is kept of them is bounded."""
-    async with ticking() as (manager, server), server.acknowledged() as client:
+    limits = Limits(subscribes_per_second=None)
+    async with ticking(limits=limits) as (manager, server), server.acknowledged() as client:
         for n in range(300):
             await client.ask("1", f"subscription {{ tick(of: {n}) {{ n }} }}")
             await client.complete("1")
@@ -394,7 +395,7 @@ async def many(client: Client, count: int) -> None:
 
 
 async def test_a_thousand_subscribes_and_completes_leave_what_there_was():
-    limits = Limits(max_subscriptions_per_connection=1_000)
+    limits = Limits(max_subscriptions_per_connection=1_000, subscribes_per_second=None)
     async with ticking(limits=limits) as (manager, server), server.acknowledged() as client:
         await many(client, 1_000)
         await client.sync()

@@ -87,12 +87,6 @@ def test_limits_are_keyword_only_and_frozen():
         Limits().burst = 1  # type: ignore[misc]
 
 
-def test_limits_that_are_set_and_not_enforced_yet_are_known():
-    assert Limits(queue_bytes=1)._not_enforced() == []
-    given: dict[str, Any] = {"burst": 1, "max_connections_per_user": None, "events_per_second_per_user": 5}
-    assert Limits(**given)._not_enforced() == ["max_connections_per_user", "burst", "events_per_second_per_user"]
-
-
 def test_buses():
     assert EventBusConfig.memory() == EventBusConfig.memory(history=0)
     assert json.loads(EventBusConfig.memory(history=5)._json()) == {"kind": "memory", "history": 5}

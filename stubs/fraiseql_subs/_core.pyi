@@ -50,6 +50,7 @@ class Core:
         abandon: Callable[[int], None],
         mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
         nested: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
+        audit: Callable[[str, str, str | None, str | None, str | None, int], None],
     ) -> Core: ...
     def start(self) -> Future[None]:
         """Begins a run on the running loop; done when the bus is connected.
@@ -119,8 +120,28 @@ class Core:
         finish: Callable[..., object],
         interrupt: Callable[[BaseException | None], object],
         introspection: bool,
+        authenticates: bool,
     ) -> Socket:
         """Opens the protocol for a socket that is about to be accepted; on its event loop."""
+
+    def refused(self, reason: str) -> None:
+        """Notes for the audit trail that a connection was refused before there was a socket."""
+
+    def revoke(self, user_id: str | None, tenant_id: str | None, connection_id: str | None) -> tuple[int, Future[None]]:
+        """Ends everybody whom this names; returns how many, and what is done when nothing is handed over any more."""
+
+    def explain(
+        self,
+        query: str,
+        event: tuple[Any, ...],
+        *,
+        previous: object,
+        variables: Mapping[str, Any] | None,
+        operation_name: str | None,
+        context: SecurityContext,
+        viewer: str,
+    ) -> tuple[str, str, list[str]]:
+        """A dry run: stage, reason and masked fields."""
 
     def complete(self, subscription_id: str, connection_id: str | None) -> bool:
         """Ends a subscription; returns whether it existed."""
@@ -177,17 +198,21 @@ class Socket:
     def id(self) -> str:
         """The connection's id."""
 
-    def receive(self, text: str | None) -> dict[str, Any] | None:
-        """Takes a text frame, `None` for a binary one; returns what the auth handler has to judge, where it has to."""
+    def receive(self, text: str | None) -> tuple[int, dict[str, Any]] | None:
+        """Takes a text frame, `None` for a binary one.
+
+        Returns what the auth handler has to judge, where it has to, and the number that its answer goes by: 0 is
+        `connection_init`, others are refreshes.
+        """
 
     def receive_invalid(self) -> None:
         """A text frame that is no valid Unicode: closes."""
 
-    def accept(self, context: SecurityContext, viewer: str) -> None:
+    def accept(self, question: int, context: SecurityContext, viewer: str) -> None:
         """The auth handler has accepted this viewer."""
 
-    def refuse(self) -> None:
-        """The auth handler has refused."""
+    def refuse(self, question: int, reason: str) -> None:
+        """The auth handler has refused, for a reason that operators are told."""
 
     @property
     def closing(self) -> tuple[int, str] | None:

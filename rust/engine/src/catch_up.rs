@@ -6,16 +6,18 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use crate::admission::Admission;
 use crate::bus::BusError;
 use crate::engine::{Channel, Engine, Subscription, Ticket};
 use crate::error::Rejection;
-use crate::event::{Audience, Event, Offset};
+use crate::event::{Event, Offset};
 use crate::group;
 use crate::index::Verdict;
 use crate::mailbox::End;
 use crate::project::Source;
 use crate::resolver::Call;
 use crate::schema::Kind;
+use crate::security::Module;
 
 /// Events that are read at once.
 const PAGE: usize = 64;
@@ -31,7 +33,7 @@ pub(crate) fn start(
 ) -> Result<(), Rejection> {
     let hold = Hold { engine: engine.clone(), channel: ticket.channel.clone() };
     let first = {
-        let mut reading = engine.parts.bus.read(&ticket.operation.channel, offset, PAGE);
+        let mut reading = engine.parts.bus.read(&ticket.admission.operation.channel, offset, PAGE);
         reading.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     };
     if let Poll::Ready(Err(error)) = first {
@@ -71,13 +73,13 @@ async fn run(
 ) -> Result<(), BusError> {
     let mailbox = &subscription.mailbox;
     loop {
-        let page = engine.parts.bus.read(&ticket.operation.channel, cursor, PAGE).await?;
+        let page = engine.parts.bus.read(&ticket.admission.operation.channel, cursor, PAGE).await?;
         if page.is_empty() && engine.join(subscription, ticket, Some(cursor)) {
             return Ok(());
         }
         for event in page {
             cursor = event.offset;
-            if is_for(ticket, &event) {
+            if is_for(engine, ticket, &event) {
                 mailbox.room(AHEAD).await;
                 if mailbox.is_over() {
                     return Ok(());
@@ -89,22 +91,25 @@ async fn run(
 }
 
 /// Whether the subscription would have heard of this event, under today's rights.
-fn is_for(ticket: &Ticket, event: &Event) -> bool {
-    let tenant = match &event.audience {
-        Audience::All => true,
-        Audience::Tenant(tenant) => *tenant == ticket.viewer.tenant_id,
-    };
-    tenant && ticket.condition.judge(event) == Verdict::Match
+fn is_for(engine: &Engine, ticket: &Ticket, event: &Event) -> bool {
+    let verdict = ticket.admission.judge(event);
+    let metrics = &engine.parts.metrics;
+    match verdict {
+        Verdict::Sources => metrics.filtered(Module::Sources, 1),
+        Verdict::Rows => metrics.filtered(Module::Rows, 1),
+        _ => {}
+    }
+    verdict == Verdict::Match
 }
 
 async fn replay(engine: &Arc<Engine>, subscription: &Arc<Subscription>, ticket: &Ticket, event: Arc<Event>) {
-    let operation = &ticket.operation;
+    let Admission { operation, viewer, .. } = &ticket.admission;
     let shared = &engine.shared;
     let offset = Some(event.offset);
     let result = if operation.field.declaration.kind == Kind::Passthrough {
         group::result(&operation.plan, Source::Passthrough(&event.data), offset, shared)
     } else {
-        let (call, pending) = Call::single(operation, event, ticket.viewer.clone(), shared);
+        let (call, pending) = Call::single(operation, event, viewer.clone(), shared);
         shared.resolver.call(call);
         let Some(outcome) = pending.outcome().await else { return };
         if outcome.is_err() {

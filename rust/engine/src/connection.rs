@@ -3,6 +3,7 @@
 //! A transport hands in frames and what its auth handler said, and takes out what is to be sent with [`Connection::next`]. Timers
 //! call in from the engine. Whatever happens, [`Connection::lost`] leaves nothing behind.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
@@ -12,15 +13,18 @@ use chrono::Utc;
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
+use crate::audit;
 use crate::bus::Position;
 use crate::engine::{Engine, Phase, Start, Started, Subscription};
 use crate::error::{Rejection, errors_json};
 use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
-use crate::metrics::{Counted, DropReason};
+use crate::metrics::{Counted, DropReason, Ended};
 use crate::operation::Request;
 use crate::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
+use crate::quota::{Accounts, Reached, Shares};
+use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
 use crate::security::Viewer;
-use crate::tasks::UnderWay;
+use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 use crate::value::Value;
 
@@ -32,12 +36,19 @@ pub struct Connection {
     engine: Arc<Engine>,
     outbox: Arc<Outbox>,
     introspection: bool,
+    /// What the transport is handing over.
+    handing: Arc<Tasks>,
     state: Mutex<State>,
 }
 
 struct State {
     protocol: Protocol,
     viewer: Option<Arc<Viewer>>,
+    /// Whom limits count for.
+    accounts: Accounts,
+    /// While the auth handler is at work.
+    authorisation: Option<Authorisation>,
+    registered: Option<Registered>,
     /// When the viewer's authority ends.
     expires: Option<Instant>,
     operations: FxHashMap<Arc<str>, Arc<Subscription>>,
@@ -45,10 +56,34 @@ struct State {
     control: VecDeque<Outgoing>,
     control_bytes: usize,
     alarm: Option<Alarm>,
-    counted: Option<Counted>,
+    held: Option<(Counted, Shares)>,
     under_way: Option<UnderWay>,
     draining: bool,
 }
+
+/// What a transport offers to those who connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Whether `__schema` and `__type` are answered.
+    pub introspection: bool,
+    /// Whether there is an auth handler.
+    pub authenticates: bool,
+}
+
+/// What an auth handler has to judge.
+#[derive(Debug)]
+pub struct Question {
+    /// By which the answer is given.
+    pub number: u64,
+    /// What the client gave.
+    pub payload: Value,
+}
+
+/// What an auth handler said: who watches, or why nobody does, for operators.
+pub type Answer = Result<Viewer, Cow<'static, str>>;
+
+/// The number of the question that `connection_init` asks.
+const INIT: u64 = 0;
 
 /// What a transport sends.
 #[derive(Debug, PartialEq)]
@@ -61,7 +96,7 @@ pub enum Outgoing {
 
 impl Connection {
     /// A socket that has just been accepted. `notify` is called when there is something to send.
-    pub fn open(engine: &Arc<Engine>, notify: Arc<dyn Notify>, introspection: bool) -> Arc<Connection> {
+    pub fn open(engine: &Arc<Engine>, notify: Arc<dyn Notify>, offer: Offer) -> Arc<Connection> {
         let limits = &engine.parts.limits;
         let now = tokio::time::Instant::now().into_std();
         let number = engine.number();
@@ -70,21 +105,26 @@ impl Connection {
             number,
             engine: engine.clone(),
             outbox: Outbox::new(limits.connection_queue_bytes, notify),
-            introspection,
+            introspection: offer.introspection,
+            handing: Arc::default(),
             state: Mutex::new(State {
-                protocol: Protocol::new(Settings::from(limits), now),
+                protocol: Protocol::new(Settings::new(limits, offer.authenticates), now),
                 viewer: None,
+                accounts: Accounts::default(),
+                authorisation: None,
+                registered: None,
                 expires: None,
                 operations: FxHashMap::default(),
                 control: VecDeque::new(),
                 control_bytes: 0,
                 alarm: None,
-                counted: None,
+                held: None,
                 under_way: Some(engine.readers.start()),
                 draining: false,
             }),
         });
         engine.connections.insert(connection.id.clone(), connection.clone());
+        connection.register(&mut connection.state.lock());
         let oldest = {
             let mut pending = engine.pending.lock();
             pending.insert(number, Arc::downgrade(&connection));
@@ -100,58 +140,160 @@ impl Connection {
         connection
     }
 
-    /// A frame came in. The answer is a payload that the auth handler has to judge.
-    pub fn receive(self: &Arc<Self>, frame: Frame<'_>) -> Option<Value> {
+    /// A frame came in. What is returned has to be judged by the auth handler.
+    pub fn receive(self: &Arc<Self>, frame: Frame<'_>) -> Option<Question> {
         let mut state = self.state.lock();
         let action = state.protocol.receive(frame, tokio::time::Instant::now().into_std());
-        if let Some(Action::Authenticate(payload)) = action {
-            return Some(payload);
-        }
-        self.act(&mut state, action);
-        self.settle(state);
-        None
-    }
-
-    /// What the auth handler said; `None` is a refusal.
-    pub fn authenticated(self: &Arc<Self>, viewer: Option<Viewer>) {
-        let limits = &self.engine.parts.limits;
-        let now = tokio::time::Instant::now().into_std();
-        let wall = Utc::now();
-        let viewer = viewer
-            .filter(|viewer| !viewer.is_expired(wall) && (!self.engine.parts.multi_tenant || viewer.has_tenant()));
-        let mut state = self.state.lock();
-        let action = match viewer {
-            None => state.protocol.refuse(),
-            Some(viewer) => {
-                // Under this lock a connection is either pending or acknowledged, so the count below is exact.
-                let mut pending = self.engine.pending.lock();
-                pending.remove(&self.number);
-                if self.engine.parts.metrics.connections() >= limits.max_connections as i64 {
-                    state.protocol.close(Close::TOO_MANY_CONNECTIONS)
-                } else {
-                    let token = self.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
-                    let action = state.protocol.acknowledge(token.as_deref(), now);
-                    if state.protocol.is_acknowledged() {
-                        state.counted = Some(self.engine.parts.metrics.connection());
-                        state.expires = viewer.expires_in(wall).map(|left| now + left);
-                        state.viewer = Some(Arc::new(viewer));
-                    }
-                    action
-                }
+        let question = match action {
+            Some(Action::Authenticate(payload)) => Some(Question { number: INIT, payload }),
+            Some(Action::Refresh(number, payload)) => Some(Question { number, payload }),
+            other => {
+                self.act(&mut state, other);
+                None
             }
         };
-        self.act(&mut state, action);
+        if question.is_some() {
+            state.authorisation = Some(self.engine.parts.revocations.begin());
+        }
         self.settle(state);
+        question
+    }
+
+    /// The auth handler has answered.
+    pub fn answered(self: &Arc<Self>, number: u64, answer: Answer) {
+        let mut state = self.state.lock();
+        if number == INIT {
+            self.authenticated(&mut state, answer);
+        } else if state.protocol.is_refreshing(number) {
+            self.refreshed(&mut state, number, answer);
+        }
+        self.settle(state);
+    }
+
+    fn authenticated(self: &Arc<Self>, state: &mut State, answer: Answer) {
+        let authorisation = state.authorisation.take();
+        let viewer = match answer {
+            Ok(viewer) => viewer,
+            Err(reason) => return self.refuse(state, Close::FORBIDDEN, None, reason),
+        };
+        let wall = Utc::now();
+        if let Err(refusal) = self.engine.parts.gate.enter(&viewer, wall) {
+            if let Some(module) = refusal.module {
+                self.engine.parts.metrics.violation(module);
+            }
+            return self.refuse(state, Close::FORBIDDEN, Some(&viewer), refusal.reason);
+        }
+        state.accounts = Accounts::of(&viewer, Some(self.number));
+        let shares = match self.engine.parts.quotas.connections.take(&state.accounts) {
+            Ok(shares) => shares,
+            Err(Reached::User) => {
+                let reason = "max_connections_per_user is reached";
+                return self.refuse(state, Close::TOO_MANY_OF_ACCOUNT, Some(&viewer), reason.into());
+            }
+            Err(Reached::Tenant) => {
+                let reason = "max_connections_per_tenant is reached";
+                return self.refuse(state, Close::TOO_MANY_OF_ACCOUNT, Some(&viewer), reason.into());
+            }
+        };
+        let viewer = Arc::new(viewer);
+        state.viewer = Some(viewer.clone());
+        self.register(state);
+        // Asked when a revocation would find it: one that came before is in the log, one that comes later waits for our lock.
+        if authorisation.is_none_or(|authorisation| authorisation.is_revoked(&viewer, Some(&self.id))) {
+            return self.refuse(state, Close::FORBIDDEN, Some(&viewer), "revoked meanwhile".into());
+        }
+        // Under this lock a connection is either pending or acknowledged, so the count below is exact.
+        let mut pending = self.engine.pending.lock();
+        pending.remove(&self.number);
+        if self.engine.parts.metrics.connections() >= self.engine.parts.limits.max_connections as i64 {
+            drop(pending);
+            let reason = "max_connections is reached";
+            return self.refuse(state, Close::TOO_MANY_CONNECTIONS, Some(&viewer), reason.into());
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let token = self.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
+        let action = state.protocol.acknowledge(token.as_deref(), now);
+        if state.protocol.is_acknowledged() {
+            state.held = Some((self.engine.parts.metrics.connection(), shares));
+            state.expires = viewer.expires_in(wall).map(|left| now + left);
+            self.note(audit::Kind::ConnectionAccepted, Some(&viewer), "");
+        }
+        drop(pending);
+        self.act(state, action);
+    }
+
+    /// An answer to a refresh that is still waited for. It moves the end of the authority, never a right.
+    fn refreshed(self: &Arc<Self>, state: &mut State, number: u64, answer: Answer) {
+        let Some(old) = state.viewer.clone() else { return };
+        let authorisation = state.authorisation.take();
+        let wall = Utc::now();
+        let refused = |state: &mut State, reason: Cow<'static, str>| {
+            self.note(audit::Kind::RefreshRefused, Some(&old), reason);
+            let action = state.protocol.refreshed(number, None);
+            self.act(state, action);
+        };
+        let viewer = match answer {
+            Ok(viewer) => viewer,
+            Err(reason) => return refused(state, reason),
+        };
+        if let Some(field) = old.differs(&viewer) {
+            self.note(audit::Kind::RefreshRefused, Some(&old), format!("another context: {field} differs"));
+            return self.end(state, Close::FORBIDDEN, Ended::Disconnect);
+        }
+        if viewer.is_expired(wall) {
+            return refused(state, "the context has expired".into());
+        }
+        if authorisation.is_none_or(|authorisation| authorisation.is_revoked(&viewer, Some(&self.id))) {
+            self.note(audit::Kind::RefreshRefused, Some(&old), "revoked meanwhile");
+            return self.end(state, Close::FORBIDDEN, Ended::Revoked);
+        }
+        let now = tokio::time::Instant::now().into_std();
+        state.expires = viewer.expires_in(wall).map(|left| now + left);
+        let expires_at = viewer.expires_at.map_or("null".into(), |at| format!("\"{}\"", at.to_rfc3339()));
+        state.viewer = Some(Arc::new(viewer));
+        self.note(audit::Kind::Refreshed, Some(&old), "");
+        let action = state.protocol.refreshed(number, Some(&expires_at));
+        self.act(state, action);
+    }
+
+    /// Closes what was not acknowledged, for a reason that operators are told.
+    fn refuse(&self, state: &mut State, close: Close, viewer: Option<&Viewer>, reason: Cow<'static, str>) {
+        if let Some(Action::Close(close)) = state.protocol.close(close) {
+            self.note(audit::Kind::ConnectionRefused, viewer, reason);
+            self.finish(state, close, Ended::Disconnect);
+        }
+    }
+
+    fn note(&self, kind: audit::Kind, viewer: Option<&Viewer>, reason: impl Into<Cow<'static, str>>) {
+        self.engine.parts.audit.note(kind, viewer, Some(&self.id), reason);
+    }
+
+    /// Enters it where revocations look.
+    fn register(self: &Arc<Self>, state: &mut State) {
+        let this: Weak<dyn Revocable> = Arc::<Connection>::downgrade(self);
+        // What it was entered as before goes first: a number stands under a name once.
+        state.registered = None;
+        state.registered =
+            Some(self.engine.registry.register(self.number, state.viewer.as_deref(), Some(&self.id), &this));
+    }
+
+    /// Held by a transport from before it takes an event until that is handed over or given up.
+    pub fn hand(&self) -> UnderWay {
+        self.handing.start()
     }
 
     /// Takes what is to be sent next; `None` until the outbox notifies again.
     pub fn next(self: &Arc<Self>) -> Option<Outgoing> {
         let mut state = self.state.lock();
-        if self.outbox.is_slow() {
+        if state.expires.is_some_and(|expires| expires <= tokio::time::Instant::now().into_std()) {
+            // The alarm may be late; what is handed over is not.
+            self.expire(&mut state);
+        }
+        if self.outbox.is_slow() && !state.protocol.is_closed() {
             // What waits for others goes down with the one that overflowed.
             let left: usize = state.operations.values().map(|subscription| subscription.mailbox.waiting()).sum();
             self.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
-            self.end(&mut state, Close::SLOW_CONSUMER);
+            self.slow(&mut state);
         }
         if let Some(outgoing) = state.control.pop_front() {
             if let Outgoing::Text(text) = &outgoing {
@@ -165,7 +307,7 @@ impl Connection {
             }
         }
         if state.draining && state.operations.is_empty() {
-            self.end(&mut state, Close::SERVICE_RESTART);
+            self.end(&mut state, Close::SERVICE_RESTART, Ended::Drained);
             return state.control.pop_front();
         }
         None
@@ -184,16 +326,33 @@ impl Connection {
     /// Closes it for a reason that was decided elsewhere.
     pub fn close(self: &Arc<Self>, close: Close) {
         let mut state = self.state.lock();
-        self.end(&mut state, close);
+        self.end(&mut state, close, Ended::Disconnect);
         self.settle(state);
+    }
+
+    fn expire(&self, state: &mut State) {
+        if !state.protocol.is_closed() {
+            self.note(audit::Kind::Expired, state.viewer.as_deref(), "");
+        }
+        self.end(state, Close::FORBIDDEN, Ended::Expired);
+    }
+
+    fn slow(&self, state: &mut State) {
+        if !state.protocol.is_closed() {
+            self.note(audit::Kind::SlowConsumer, state.viewer.as_deref(), "");
+        }
+        self.end(state, Close::SLOW_CONSUMER, Ended::Slow);
     }
 
     /// The socket is gone, or the close was sent: nothing of the connection stays.
     pub fn lost(&self) {
         let mut state = self.state.lock();
-        self.end(&mut state, Close::GOING_AWAY);
+        if let Some(Action::Close(close)) = state.protocol.close(Close::GOING_AWAY) {
+            self.finish(&mut state, close, Ended::Disconnect);
+        }
         state.control.clear();
-        state.counted = None;
+        state.registered = None;
+        state.authorisation = None;
         state.under_way = None;
         self.engine.timers.set(&mut state.alarm, None, Weak::<Connection>::new());
         drop(state);
@@ -220,23 +379,23 @@ impl Connection {
     /// Closes what draining has not; what still waits is dropped and counted.
     pub(crate) fn stop(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let left: usize = state.operations.values().map(|subscription| subscription.close()).sum();
+        let left: usize = state.operations.values().map(|subscription| subscription.close(Ended::Drained)).sum();
         self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
-        self.end(&mut state, Close::GOING_AWAY);
+        self.end(&mut state, Close::GOING_AWAY, Ended::Drained);
         self.settle(state);
     }
 
     fn act(self: &Arc<Self>, state: &mut State, action: Option<Action>) {
         match action {
-            None | Some(Action::Authenticate(_)) => {}
+            None | Some(Action::Authenticate(_) | Action::Refresh(..)) => {}
             Some(Action::Send(text)) => self.send(state, [text]),
             Some(Action::Subscribe(request)) => self.subscribe(state, &request),
             Some(Action::Complete(id)) => {
                 if let Some(subscription) = state.operations.remove(&id) {
-                    subscription.close();
+                    subscription.close(Ended::Client);
                 }
             }
-            Some(Action::Close(close)) => self.finish(state, close),
+            Some(Action::Close(close)) => self.closed(state, close, Ended::Disconnect),
         }
     }
 
@@ -250,6 +409,7 @@ impl Connection {
                 introspection: self.introspection,
             },
             viewer,
+            accounts: &state.accounts,
             id: &request.id,
             resume: &request.resume,
             outbox: &self.outbox,
@@ -291,12 +451,21 @@ impl Connection {
             }
             Taken::End(end) => end,
         };
-        state.operations.remove(&mailbox.id);
-        let message = match end {
-            End::Complete => protocol::complete(&mailbox.id),
-            End::Error(error) => protocol::error(&mailbox.id, &errors_json(std::slice::from_ref(&*error))),
-            End::Forbidden | End::Slow => return None,
+        let (how, message) = match end {
+            End::Complete if state.draining => (Ended::Drained, Some(protocol::complete(&mailbox.id))),
+            End::Complete => (Ended::Complete, Some(protocol::complete(&mailbox.id))),
+            End::Error(error) => {
+                let errors = errors_json(std::slice::from_ref(&*error));
+                (Ended::Error, Some(protocol::error(&mailbox.id, &errors)))
+            }
+            // These end whole connections.
+            End::Expired => (Ended::Expired, None),
+            End::Revoked => (Ended::Revoked, None),
+            End::Slow => (Ended::Slow, None),
         };
+        subscription.close(how);
+        state.operations.remove(&mailbox.id);
+        let message = message?;
         state.protocol.ended(&mailbox.id).then_some(message)
     }
 
@@ -304,7 +473,7 @@ impl Connection {
         let limits = &self.engine.parts.limits;
         // A client that asks without reading the answers is slow as well.
         if state.control.len() >= limits.queue_messages || state.control_bytes >= limits.connection_queue_bytes {
-            return self.end(state, Close::SLOW_CONSUMER);
+            return self.slow(state);
         }
         for text in messages {
             state.control_bytes += text.len();
@@ -312,18 +481,26 @@ impl Connection {
         }
     }
 
-    fn end(&self, state: &mut State, close: Close) {
+    fn end(&self, state: &mut State, close: Close, how: Ended) {
         if let Some(Action::Close(close)) = state.protocol.close(close) {
-            self.finish(state, close);
+            self.closed(state, close, how);
         }
     }
 
-    /// The machine has closed: every subscription ends, and the close is all that is still sent.
-    fn finish(&self, state: &mut State, close: Close) {
-        for (_, subscription) in state.operations.drain() {
-            subscription.close();
+    /// The machine has closed. One that was never acknowledged was refused.
+    fn closed(&self, state: &mut State, close: Close, how: Ended) {
+        if state.held.is_none() {
+            self.note(audit::Kind::ConnectionRefused, None, close.reason().to_owned());
         }
-        state.counted = None;
+        self.finish(state, close, how);
+    }
+
+    /// Every subscription ends, and the close is all that is still sent.
+    fn finish(&self, state: &mut State, close: Close, how: Ended) {
+        for (_, subscription) in state.operations.drain() {
+            subscription.close(how);
+        }
+        state.held = None;
         state.control.clear();
         state.control_bytes = 0;
         state.control.push_back(Outgoing::Close(close));
@@ -353,11 +530,33 @@ impl Timed for Connection {
         };
         let mut state = this.state.lock();
         if state.expires.is_some_and(|expires| expires <= now) {
-            this.end(&mut state, Close::FORBIDDEN);
+            this.expire(&mut state);
         }
-        let action = state.protocol.tick(now);
-        this.act(&mut state, action);
+        // A refresh may be given up at the moment at which something else is due.
+        while let Some(action) = state.protocol.tick(now) {
+            this.act(&mut state, Some(action));
+        }
         this.settle(state);
+    }
+}
+
+impl Revocable for Connection {
+    fn revoke(&self, revocation: &Revocation) -> bool {
+        // The registry of connections holds every one until it is lost.
+        let Some(this) = self.engine.connections.get(&self.id).map(|found| found.value().clone()) else {
+            return false;
+        };
+        let mut state = this.state.lock();
+        let named = !state.protocol.is_closed() && revocation.names(state.viewer.as_deref(), Some(&self.id));
+        if named {
+            this.end(&mut state, Close::FORBIDDEN, Ended::Revoked);
+            this.settle(state);
+        }
+        named
+    }
+
+    fn handing(&self) -> Option<Arc<Tasks>> {
+        Some(self.handing.clone())
     }
 }
 

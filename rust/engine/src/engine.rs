@@ -6,6 +6,7 @@
 //! They are taken in this order, and none is held across an `.await` or a call into user code: a channel, a place, a
 //! resolve class, a group, a mailbox, an outbox.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -16,24 +17,27 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use crate::admission::{Admission, Admitted, Gate};
+use crate::audit::{self, Audit};
 use crate::bus::{BusError, EventBus, Position, Published, Receiver};
 use crate::catch_up;
 use crate::connection::Connection;
-use crate::error::Rejection;
+use crate::error::{Rejection, code};
 use crate::event::{Audience, Event, Offset};
 use crate::group::{Group, Results};
-use crate::index::Condition;
-use crate::index::Index;
+use crate::index::{Index, Withheld};
 use crate::limits::Limits;
-use crate::mailbox::{Capacity, Mailbox, Outbox};
-use crate::metrics::{Counted, Metrics, Module};
-use crate::operation::{Admitted, Documents, Operation, Request};
+use crate::mailbox::{Capacity, End, Mailbox, Outbox};
+use crate::metrics::{Counted, Ended, Metrics};
+use crate::operation::{Operation, Request};
 use crate::plan::Plan;
 use crate::project::Source;
 use crate::protocol::Resume;
+use crate::quota::{Accounts, EventRate, Quotas, Reached, Shares};
 use crate::resolver::{ClassKey, Generation, ResolveClass, Resolver, Shared, Watcher};
-use crate::schema::Kind;
-use crate::security::Viewer;
+use crate::revocation::{Registry, Revocation, Revocations};
+use crate::schema::{Kind, Schema};
+use crate::security::{Module, Viewer, tenant};
 use crate::stream::Stream;
 use crate::tasks::Tasks;
 use crate::timers::Timers;
@@ -41,16 +45,41 @@ use crate::timers::Timers;
 /// What an engine is made of; all of it outlives one run of the manager.
 #[derive(Clone)]
 pub struct Parts {
-    /// Documents, admitted against the schema.
-    pub documents: Arc<Documents>,
+    /// Who may what.
+    pub gate: Arc<Gate>,
     /// Where events come from.
     pub bus: Arc<dyn EventBus>,
     /// The figures.
     pub metrics: Arc<Metrics>,
     /// The limits.
     pub limits: Limits,
-    /// Whether everybody must have a tenant.
-    pub multi_tenant: bool,
+    /// What is counted by account.
+    pub quotas: Arc<Quotas>,
+    /// What those who are being authorised must be asked about.
+    pub revocations: Arc<Revocations>,
+    /// The audit trail.
+    pub audit: Arc<Audit>,
+}
+
+impl Parts {
+    /// The parts of a manager that has not run yet.
+    pub fn new(
+        schema: Arc<Schema>,
+        bus: Arc<dyn EventBus>,
+        limits: Limits,
+        multi_tenant: bool,
+        audit: Arc<dyn audit::Writer>,
+    ) -> Parts {
+        Parts {
+            gate: Arc::new(Gate::new(schema, &limits, multi_tenant)),
+            bus,
+            metrics: Arc::default(),
+            quotas: Arc::new(Quotas::new(&limits)),
+            limits,
+            revocations: Arc::default(),
+            audit: Arc::new(Audit::new(audit)),
+        }
+    }
 }
 
 /// The label and the id of a subscribe of this process.
@@ -70,6 +99,8 @@ pub struct Engine {
     pub(crate) pending: Mutex<BTreeMap<u64, Weak<Connection>>>,
     /// Subscribes of this process by label and id.
     pub(crate) streams: DashMap<StreamKey, Arc<Stream>>,
+    /// Who can be revoked.
+    pub(crate) registry: Arc<Registry>,
     /// Readers that still have something to take.
     pub(crate) readers: Arc<Tasks>,
     timer_task: Mutex<Option<tokio::task::AbortHandle>>,
@@ -110,6 +141,8 @@ pub struct Start<'a> {
     pub request: Request<'a>,
     /// Who asks.
     pub viewer: &'a Arc<Viewer>,
+    /// Whom limits count for.
+    pub accounts: &'a Accounts,
     /// The operation's id as the client sent it.
     pub id: &'a Arc<str>,
     /// What it wants to know of history.
@@ -157,8 +190,14 @@ pub struct Subscription {
     pub mailbox: Arc<Mailbox>,
     engine: Arc<Engine>,
     place: Mutex<Place>,
-    /// Until it is closed: whoever feeds it may let go of it later.
-    counted: Mutex<Option<Counted>>,
+    /// Until it ends: whoever feeds it may let go of it later.
+    held: Mutex<Option<Held>>,
+}
+
+/// What a live subscription takes of what is limited and counted.
+struct Held {
+    _counted: Counted,
+    _shares: Shares,
 }
 
 /// Where a subscription hears of events.
@@ -181,9 +220,7 @@ enum Place {
 
 /// What a subscription needs to join its channel.
 pub(crate) struct Ticket {
-    pub(crate) operation: Operation,
-    pub(crate) viewer: Arc<Viewer>,
-    pub(crate) condition: Condition,
+    pub(crate) admission: Admission,
     pub(crate) channel: Arc<Channel>,
 }
 
@@ -206,6 +243,7 @@ impl Engine {
             connections: DashMap::new(),
             pending: Mutex::default(),
             streams: DashMap::new(),
+            registry: Arc::default(),
             readers: Arc::default(),
             timer_task: Mutex::default(),
             phase: Mutex::new(Phase::Starting),
@@ -263,9 +301,7 @@ impl Engine {
         } else if event.size > most || previous > most {
             let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
             format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
-        } else if self.parts.multi_tenant
-            && matches!(&event.audience, Audience::Tenant(tenant) if tenant.as_deref().is_none_or(str::is_empty))
-        {
+        } else if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             "multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS".to_owned()
         } else {
             return Ok(());
@@ -277,66 +313,88 @@ impl Engine {
 
     /// Admits a request and makes it live, or answers a query about the schema.
     pub fn subscribe(self: &Arc<Self>, start: &Start<'_>) -> Result<Started, Rejection> {
+        let started = self.start_subscription(start);
+        if let Err(rejection) = &started {
+            self.note(start, rejection);
+        }
+        started
+    }
+
+    /// Counts and notes that somebody was refused; whoever only asked wrongly is not.
+    fn note(&self, start: &Start<'_>, rejection: &Rejection) {
+        let reason = match rejection {
+            Rejection::Forbidden(refusal) => {
+                if let Some(module) = refusal.module {
+                    self.parts.metrics.violation(module);
+                }
+                refusal.reason.clone()
+            }
+            Rejection::Limited(_, reason) => Cow::Borrowed(*reason),
+            _ => return,
+        };
+        self.parts.audit.note(audit::Kind::SubscribeRefused, Some(start.viewer), start.connection_id, reason);
+    }
+
+    fn start_subscription(self: &Arc<Self>, start: &Start<'_>) -> Result<Started, Rejection> {
         if self.phase() != Phase::Running {
             return Err(Rejection::Stopped);
         }
-        let Start { request, viewer, .. } = start;
-        if viewer.is_expired(Utc::now()) {
-            return Err(Rejection::Forbidden);
+        // Asked before anything is parsed.
+        let Parts { quotas, limits, metrics, gate, .. } = &self.parts;
+        let rated = quotas.subscribes.as_ref().zip(start.accounts.user.as_ref());
+        if !rated.is_none_or(|(rates, account)| rates.take(account)) {
+            return Err(Rejection::Limited(code::RATE_LIMITED, "subscribes_per_second is reached"));
         }
-        if self.parts.multi_tenant && !viewer.has_tenant() {
-            self.parts.metrics.violation(Module::Tenant);
-            return Err(Rejection::Forbidden);
-        }
-        let operation = match self.parts.documents.admit(request, viewer) {
-            Ok(Admitted::Answer(json)) => return Ok(Started::Answer(json)),
-            Ok(Admitted::Subscription(operation)) => operation,
-            Err(rejection) => {
-                if rejection == Rejection::Forbidden {
-                    self.parts.metrics.violation(Module::Fields);
-                }
-                return Err(rejection);
-            }
+        let shares = quotas.subscriptions.take(start.accounts).map_err(|reached| {
+            let limit = match reached {
+                Reached::User => "max_subscriptions_per_user is reached",
+                Reached::Tenant => "max_subscriptions_per_tenant is reached",
+            };
+            Rejection::Limited(code::LIMIT_EXCEEDED, limit)
+        })?;
+        let admission = match gate.admit(&start.request, start.viewer, Utc::now())? {
+            Admitted::Answer(json) => return Ok(Started::Answer(json)),
+            Admitted::Subscription(admission) => admission,
         };
         let from = self.resume_from(start.resume)?;
-        let limits = &self.parts.limits;
+        let declaration = &admission.operation.field.declaration;
+        let is_generator = declaration.kind == Kind::Generator;
         let capacity = Capacity {
             messages: limits.queue_messages,
             bytes: limits.queue_bytes,
-            overflow: operation.field.declaration.overflow.unwrap_or(limits.overflow),
+            overflow: declaration.overflow.unwrap_or(limits.overflow),
         };
-        let event_ids = *start.resume != Resume::No && operation.field.declaration.kind != Kind::Generator;
-        let metrics = self.parts.metrics.clone();
+        let event_ids = *start.resume != Resume::No && !is_generator;
+        let own_rate = declaration.events_per_second.or(limits.events_per_second_per_subscription);
+        // A generator makes its own events.
+        let rate = if is_generator { None } else { EventRate::new(own_rate, quotas, start.accounts) };
+        let (outbox, counted) = (start.outbox.clone(), metrics.subscription());
         let subscription = Arc::new(Subscription {
-            mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, start.outbox.clone(), metrics),
+            mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, rate, outbox, metrics.clone()),
             engine: self.clone(),
             place: Mutex::new(Place::Nowhere),
-            counted: Mutex::new(Some(self.parts.metrics.subscription())),
+            held: Mutex::new(Some(Held { _counted: counted, _shares: shares })),
         });
-        if operation.field.declaration.kind == Kind::Generator {
-            self.generate(&subscription, operation, start);
+        if is_generator {
+            self.generate(&subscription, admission.operation, start);
             return Ok(Started::Live(subscription));
         }
-        let declaration = &operation.field.declaration;
-        let bind = |predicate: &Option<_>| {
-            predicate.as_ref().map(|p| crate::predicate::Predicate::bind(p, &operation.arguments, viewer))
-        };
-        let condition = Condition::new(
-            declaration.event_types.as_deref(),
-            bind(&operation.field.where_),
-            bind(&operation.field.rows),
-        );
-        if condition.is_never() && from.is_none() {
+        if admission.condition.is_never() && from.is_none() {
             return Ok(Started::Live(subscription));
         }
-        let channel = self.hold(&operation.channel);
-        let ticket = Ticket { operation, viewer: (*viewer).clone(), condition, channel };
+        let channel = self.hold(&admission.operation.channel);
+        let ticket = Ticket { admission, channel };
         match from {
             None => {
                 self.join(&subscription, &ticket, None);
                 self.release(&ticket.channel);
             }
-            Some(after) => catch_up::start(self, &subscription, ticket, after)?,
+            Some(after) => {
+                if let Err(rejection) = catch_up::start(self, &subscription, ticket, after) {
+                    subscription.close(Ended::Error);
+                    return Err(rejection);
+                }
+            }
         }
         Ok(Started::Live(subscription))
     }
@@ -413,7 +471,7 @@ impl Engine {
 
     /// Puts a subscription into the index. With a `cursor` only where everything up to the channel's last event has been read.
     pub(crate) fn join(&self, subscription: &Arc<Subscription>, ticket: &Ticket, cursor: Option<Offset>) -> bool {
-        let Ticket { operation, viewer, condition, channel } = ticket;
+        let Ticket { admission: Admission { operation, viewer, condition }, channel } = ticket;
         let mut state = channel.state.lock();
         if cursor.is_some_and(|cursor| state.delivered > cursor) {
             return false;
@@ -481,6 +539,41 @@ impl Engine {
         }
     }
 
+    // ---- revoking ----
+
+    /// Ends everybody whom a revocation names, in this process, and tells the others. Returns how many it ended; when the future is
+    /// done, nothing of an event is handed to a transport for them any more.
+    pub fn revoke(
+        &self,
+        revocation: Revocation,
+    ) -> (usize, impl Future<Output = Result<(), BusError>> + Send + 'static) {
+        let revocation = Arc::new(revocation);
+        let (ended, handing) = self.revoke_here(&revocation);
+        let published = self.parts.bus.revoke(&revocation);
+        let done = async move {
+            for handing in handing {
+                handing.idle().await;
+            }
+            match published {
+                Published::Now => Ok(()),
+                Published::Later(published) => published.await,
+            }
+        };
+        (ended, done)
+    }
+
+    /// How many it ended, and what they may still be handing over.
+    fn revoke_here(&self, revocation: &Arc<Revocation>) -> (usize, Vec<Arc<Tasks>>) {
+        self.parts.revocations.note(revocation.clone());
+        let found = self.registry.find(revocation);
+        let ended: Vec<_> = found.iter().filter(|one| one.revoke(revocation)).collect();
+        let Revocation { user_id, tenant_id, connection_id } = &**revocation;
+        let reason = format!("{} connections and subscribes of this process ended", ended.len());
+        let names = (user_id.clone(), tenant_id.clone(), connection_id.clone());
+        self.parts.audit.write(audit::Kind::Revoked, names.0, names.1, names.2, reason.into());
+        (ended.len(), ended.iter().filter_map(|one| one.handing()).collect())
+    }
+
     pub(crate) fn streams(&self) -> Vec<Arc<Stream>> {
         self.streams.iter().map(|entry| entry.value().clone()).collect()
     }
@@ -507,7 +600,7 @@ impl Receiver for Engine {
         let Some(channel) = self.channels.get(&event.channel).map(|found| found.value().clone()) else {
             return;
         };
-        if self.parts.multi_tenant && event.audience == Audience::Tenant(None) {
+        if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             self.parts.metrics.violation(Module::Tenant);
             return;
         }
@@ -515,9 +608,9 @@ impl Receiver for Engine {
         let mut results = Results::new(&event, Source::Passthrough(&event.data), &self.shared);
         let mut state = channel.state.lock();
         state.delivered = event.offset;
-        let mut filtered = 0;
+        let mut withheld = Withheld::default();
         let mut visit = |topic: &Topic| {
-            filtered += topic.index.matches(&event, |group: &Arc<Group>| {
+            withheld += topic.index.matches(&event, |group: &Arc<Group>| {
                 group.receive(&event, &mut results, &mut calls);
             });
         };
@@ -530,9 +623,12 @@ impl Receiver for Engine {
             class.offer(&event, groups);
         }
         drop(state);
-        if filtered > 0 {
-            self.parts.metrics.filtered(Module::Rows, filtered as u64);
-        }
+        self.parts.metrics.filtered(Module::Sources, withheld.sources);
+        self.parts.metrics.filtered(Module::Rows, withheld.rows);
+    }
+
+    fn revoke(&self, revocation: &Arc<Revocation>) {
+        self.revoke_here(revocation);
     }
 
     fn gap(&self, channel: &str) {
@@ -556,10 +652,27 @@ impl Subscription {
         }
     }
 
-    /// Ends it: nothing more is pushed or can be taken. Returns how many messages were left behind.
-    pub fn close(&self) -> usize {
+    /// Ends it by its reader: nothing more is pushed or can be taken. Returns how many messages were left behind.
+    pub fn close(&self, how: Ended) -> usize {
         let left = self.mailbox.close();
-        *self.counted.lock() = None;
+        self.retire(how);
+        left
+    }
+
+    /// Ends it by a decision: what waits is discarded, and the end is all that its reader still takes. Returns whether this was what
+    /// ended it.
+    pub(crate) fn cut(&self, end: End, how: Ended) -> bool {
+        let is_first = self.mailbox.end(end);
+        self.retire(how);
+        is_first
+    }
+
+    /// Nothing feeds it any more.
+    fn retire(&self, how: Ended) {
+        let held = self.held.lock().take();
+        if held.is_some() {
+            self.engine.parts.metrics.ended(how);
+        }
         let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
         match place {
             Place::Nowhere => {}
@@ -569,7 +682,6 @@ impl Subscription {
                 self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
             }
         }
-        left
     }
 
     fn leave(
@@ -606,6 +718,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.close();
+        self.close(Ended::Disconnect);
     }
 }

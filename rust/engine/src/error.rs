@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::security::Refusal;
 use crate::value::{Value, write_string};
 
 /// The `extensions.code` of an error, as clients see it.
@@ -19,6 +20,8 @@ pub mod code {
     pub const FORBIDDEN: &str = "FORBIDDEN";
     /// A limit is reached.
     pub const LIMIT_EXCEEDED: &str = "LIMIT_EXCEEDED";
+    /// Subscribes come too fast.
+    pub const RATE_LIMITED: &str = "RATE_LIMITED";
     /// A function took longer than its time-out.
     pub const TIMEOUT: &str = "TIMEOUT";
     /// One message would be larger than `max_result_bytes`.
@@ -138,8 +141,11 @@ pub enum Rejection {
     #[error("{}", .0.first().map_or("request refused", |error| &*error.message))]
     Request(Vec<GraphQLError>),
     /// The viewer may not.
-    #[error("Forbidden")]
-    Forbidden,
+    #[error(transparent)]
+    Forbidden(#[from] Refusal),
+    /// A limit is reached: a code and what is said of it.
+    #[error("{1}")]
+    Limited(&'static str, &'static str),
     /// The token cannot be honoured.
     #[error("the history that the token stands for is gone")]
     HistoryLost,
@@ -164,7 +170,8 @@ impl Rejection {
     pub fn errors(&self) -> Vec<GraphQLError> {
         let code = match self {
             Rejection::Request(errors) => return errors.clone(),
-            Rejection::Forbidden => code::FORBIDDEN,
+            Rejection::Forbidden(_) => code::FORBIDDEN,
+            Rejection::Limited(code, _) => code,
             Rejection::HistoryLost => code::HISTORY_LOST,
             Rejection::ResumeUnavailable => code::RESUME_UNAVAILABLE,
             // The server's own words about its bus are not for clients.

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -29,6 +31,8 @@ pub struct Group {
 struct Class {
     plan: Arc<Plan>,
     resolve: Option<Arc<ResolveClass>>,
+    /// Whether the events of one of them are limited.
+    is_rated: bool,
     /// Each knows its place here.
     members: Vec<Arc<Mailbox>>,
 }
@@ -57,6 +61,7 @@ impl Group {
     pub fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
         let mut classes = self.classes.lock();
         if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
+            class.is_rated |= mailbox.is_rated();
             mailbox.place.store(class.members.len(), Relaxed);
             class.members.push(mailbox);
             return;
@@ -64,7 +69,8 @@ impl Group {
         mailbox.place.store(0, Relaxed);
         // Most groups have one class, and most classes of small groups one member.
         classes.reserve_exact(1);
-        classes.push(Class { plan: plan.clone(), resolve, members: vec![mailbox] });
+        let is_rated = mailbox.is_rated();
+        classes.push(Class { plan: plan.clone(), resolve, is_rated, members: vec![mailbox] });
     }
 
     /// Removes a member; returns whether the group is empty now.
@@ -94,6 +100,9 @@ impl Group {
         calls: &mut FxHashMap<*const ResolveClass, (Arc<ResolveClass>, Vec<Arc<Group>>)>,
     ) {
         for class in &*self.classes.lock() {
+            if class.is_rated && !class.admit(event) {
+                continue;
+            }
             match &class.resolve {
                 Some(resolve) => {
                     let (_, groups) =
@@ -114,7 +123,7 @@ impl Group {
         }
     }
 
-    /// Every member of a resolve class that heard of an event.
+    /// Every member of a resolve class that heard of an event, which does not go on.
     pub fn each(
         &self,
         resolve: Option<&Arc<ResolveClass>>,
@@ -125,6 +134,7 @@ impl Group {
             for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.offset)) {
                 visit(&class.plan, mailbox);
             }
+            class.forget(event);
         }
     }
 
@@ -150,6 +160,29 @@ impl Class {
             // Projected when the first member wants it: a class whose members all came later costs nothing.
             let result = result.get_or_insert_with(|| results.of(&self.plan));
             result.push_to(mailbox, &results.shared.metrics);
+        }
+        if result.is_some() {
+            // Clocks of several machines may differ: an event from the future has taken no time.
+            let after = (Utc::now() - event.published_at).to_std().unwrap_or_default();
+            results.shared.metrics.enqueued(after);
+        }
+        self.forget(event);
+    }
+
+    /// Asks the rate of each member, before any work is done for it; returns whether one of them hears of the event.
+    fn admit(&self, event: &Event) -> bool {
+        // Every member is asked, whatever the others are told.
+        let heard = self.members.iter().filter(|mailbox| mailbox.admit(event.offset)).count();
+        if heard == 0 {
+            self.forget(event);
+        }
+        heard > 0
+    }
+
+    /// The event is through.
+    fn forget(&self, event: &Event) {
+        if self.is_rated {
+            self.members.iter().for_each(|mailbox| mailbox.forget(event.offset));
         }
     }
 }
@@ -213,5 +246,5 @@ pub fn result(plan: &Plan, source: Source<'_>, offset: Option<Offset>, shared: &
         let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
         format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
     });
-    ProjectedResult { body: Arc::new(Body { json, offset }), too_large }
+    ProjectedResult { body: Arc::new(Body { json, offset, made: Instant::now() }), too_large }
 }

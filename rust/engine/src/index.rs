@@ -13,6 +13,8 @@ use hashbrown::HashTable;
 
 use crate::event::Event;
 use crate::predicate::{Bound, Constant, OperandKind, Path, Side, Term, Test, Tree};
+use crate::security::federation::Sources;
+use crate::security::rows;
 use crate::value::Value;
 
 /// A condition has at most this many keys of several places;
@@ -30,28 +32,66 @@ pub struct Condition(Arc<Parts>);
 struct Parts {
     key: Box<str>,
     event_types: Option<Box<[Box<str>]>>,
+    sources: Sources,
     where_: Conjuncts,
     rows: Conjuncts,
 }
 
 /// The parts of an `&`, those first that the key of the index proves.
 #[derive(Debug)]
-struct Conjuncts {
+pub(crate) struct Conjuncts {
     parts: Box<[Tree<Term>]>,
     proved: usize,
 }
 
-/// What decided about an event; the stages are asked in this order.
+/// What decided about an event; the stages are asked in this order. An index knows neither of the first two: they are routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It matches.
-    Match,
+    /// It is another tenant's.
+    Tenant,
+    /// It is on another channel.
+    Channel,
     /// It is of another type.
     EventType,
+    /// It comes from elsewhere.
+    Sources,
     /// `where` is not true of it.
     Where,
     /// `where` is true of it, `rows` is not.
     Rows,
+    /// It matches.
+    Match,
+}
+
+impl Verdict {
+    /// As operators read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Tenant => "tenant",
+            Verdict::Channel => "channel",
+            Verdict::EventType => "event_type",
+            Verdict::Sources => "sources",
+            Verdict::Where => "where",
+            Verdict::Rows => "rows",
+            Verdict::Match => "delivered",
+        }
+    }
+}
+
+/// How many groups that their keys found an event was withheld from, by a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// By the federation boundary.
+    pub sources: u64,
+    /// By the row filter.
+    pub rows: u64,
+}
+
+impl std::ops::AddAssign for Withheld {
+    fn add_assign(&mut self, other: Withheld) {
+        self.sources += other.sources;
+        self.rows += other.rows;
+    }
 }
 
 /// A part of a composite key: a place whose value must equal something, by a kind.
@@ -75,7 +115,12 @@ type Alternatives = BTreeMap<String, Constant>;
 
 impl Condition {
     /// `None` of the event types are all types; `where_` and `rows` must both be true.
-    pub fn new(event_types: Option<&[String]>, where_: Option<Bound>, rows: Option<Bound>) -> Condition {
+    pub fn new(
+        event_types: Option<&[String]>,
+        sources: Sources,
+        where_: Option<Bound>,
+        rows: Option<Bound>,
+    ) -> Condition {
         let event_types = event_types.map(|types| {
             let mut types: Vec<Box<str>> = types.iter().map(|name| name.as_str().into()).collect();
             types.sort_unstable();
@@ -84,9 +129,9 @@ impl Condition {
         });
         let always = || Bound(Tree::Join(true, Vec::new()));
         let (where_, rows) = (where_.unwrap_or_else(always), rows.unwrap_or_else(always));
-        let key = format!("{event_types:?}\n{where_}\n{rows}").into();
+        let key = format!("{event_types:?}\n{sources:?}\n{where_}\n{rows}").into();
         let (where_, rows) = (Conjuncts::new(where_.0), Conjuncts::new(rows.0));
-        let mut parts = Parts { key, event_types, where_, rows };
+        let mut parts = Parts { key, event_types, sources, where_, rows };
         let keyed: Vec<Place> = parts.places().into_iter().map(|(place, _)| place).collect();
         parts.where_.prove(&keyed);
         parts.rows.prove(&keyed);
@@ -98,12 +143,17 @@ impl Condition {
         &self.0.key
     }
 
+    /// The services that an event may come from.
+    pub fn sources(&self) -> &Sources {
+        &self.0.sources
+    }
+
     /// Whether no event can match.
     pub fn is_never(&self) -> bool {
         self.0.keys().1.is_empty()
     }
 
-    /// Evaluates all of it.
+    /// Evaluates all of it, as behind a hit of the index but for what the key has proved there.
     pub fn judge(&self, event: &Event) -> Verdict {
         self.0.verdict(event, false)
     }
@@ -115,9 +165,11 @@ impl Parts {
         let is_type = |types: &[Box<str>]| types.iter().any(|name| **name == *event.event_type);
         if !self.event_types.as_deref().is_none_or(is_type) {
             Verdict::EventType
+        } else if !self.sources.decide(event.source.as_deref()).is_allowed() {
+            Verdict::Sources
         } else if !self.where_.hold(event, keyed) {
             Verdict::Where
-        } else if !self.rows.hold(event, keyed) {
+        } else if !rows::decide(&self.rows, event, keyed).is_allowed() {
             Verdict::Rows
         } else {
             Verdict::Match
@@ -191,7 +243,7 @@ impl Conjuncts {
         self.proved = self.parts.iter().filter(|part| is_proved(part)).count();
     }
 
-    fn hold(&self, event: &Event, keyed: bool) -> bool {
+    pub(crate) fn hold(&self, event: &Event, keyed: bool) -> bool {
         let from = if keyed { self.proved } else { 0 };
         self.parts[from..].iter().all(|part| part.judge(event) == Some(true))
     }
@@ -324,19 +376,20 @@ impl<G> Index<G> {
         Arc::into_inner(entry).map(|entry| entry.group)
     }
 
-    /// Calls `found` once for each group whose condition is true of the event; returns how many more would have been but for `rows`,
-    /// of those that their key found.
-    pub fn matches<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a G)) -> usize {
-        let mut filtered = 0;
+    /// Calls `found` once for each group whose condition is true of the event; returns from how many more it was withheld, of those
+    /// that their key found.
+    pub fn matches<'a>(&'a self, event: &Event, mut found: impl FnMut(&'a G)) -> Withheld {
+        let mut withheld = Withheld::default();
         let buckets = self.shapes.iter().filter_map(|shape| shape.find(event, &self.hashing));
         for entry in buckets.flat_map(|bucket| &bucket.entries) {
             match entry.condition.0.verdict(event, true) {
                 Verdict::Match => found(&entry.group),
-                Verdict::Rows => filtered += 1,
-                Verdict::EventType | Verdict::Where => {}
+                Verdict::Sources => withheld.sources += 1,
+                Verdict::Rows => withheld.rows += 1,
+                Verdict::Tenant | Verdict::Channel | Verdict::EventType | Verdict::Where => {}
             }
         }
-        filtered
+        withheld
     }
 }
 

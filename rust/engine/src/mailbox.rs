@@ -17,13 +17,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::error::GraphQLError;
 use crate::event::Offset;
 use crate::limits::Overflow;
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::{DropReason, Metrics, Queued};
+use crate::quota::EventRate;
 
 /// One result, made once and shared by all who receive it.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Body {
     pub json: String,
     /// The event that it stems from, where there is one.
     pub offset: Option<Offset>,
+    /// When it was made.
+    pub made: Instant,
 }
 
 /// How a subscription ends.
@@ -41,10 +45,19 @@ pub enum End {
     Complete,
     /// A generator raised, or history was lost.
     Error(Arc<GraphQLError>),
-    /// The authority of the viewer ended.
-    Forbidden,
+    /// The authority of the viewer ended in time.
+    Expired,
+    /// The viewer was revoked.
+    Revoked,
     /// The reader was too slow.
     Slow,
+}
+
+impl End {
+    /// Whether what was queued before is not to be read any more.
+    fn discards(&self) -> bool {
+        matches!(self, End::Expired | End::Revoked | End::Slow)
+    }
 }
 
 /// What a reader takes.
@@ -164,6 +177,8 @@ pub struct Mailbox {
     /// Its place among the members of its class; the group's lock guards it.
     pub(crate) place: AtomicUsize,
     capacity: Capacity,
+    /// `None` where its events are not limited.
+    rate: Option<Box<Rated>>,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -186,9 +201,15 @@ struct State {
 }
 
 struct Queue {
-    sender: flume::Sender<Arc<Body>>,
-    receiver: flume::Receiver<Arc<Body>>,
+    sender: flume::Sender<(Arc<Body>, Queued)>,
+    receiver: flume::Receiver<(Arc<Body>, Queued)>,
     most: usize,
+}
+
+/// A rate, and the events that it has refused but that are still on their way to the other members of the class.
+struct Rated {
+    rate: EventRate,
+    refused: Mutex<VecDeque<Offset>>,
 }
 
 /// A queue that has grown beyond this is given back once it is empty.
@@ -200,6 +221,7 @@ impl Mailbox {
         id: Arc<str>,
         event_ids: bool,
         capacity: Capacity,
+        rate: Option<EventRate>,
         outbox: Arc<Outbox>,
         metrics: Arc<Metrics>,
     ) -> Arc<Mailbox> {
@@ -209,6 +231,7 @@ impl Mailbox {
             since: AtomicU64::new(0),
             place: AtomicUsize::new(0),
             capacity,
+            rate: rate.map(|rate| Box::new(Rated { rate, refused: Mutex::default() })),
             outbox,
             metrics,
             state: Mutex::default(),
@@ -221,9 +244,40 @@ impl Mailbox {
         self.since.store(offset, SeqCst);
     }
 
-    /// Whether the event at `offset` came after it began to listen.
+    /// Whether the event at `offset` came after it began to listen, and its rate has not refused it.
     pub fn hears(&self, offset: Offset) -> bool {
-        offset > self.since.load(SeqCst)
+        let refuses = |rated: &Rated| rated.refused.lock().binary_search(&offset).is_ok();
+        offset > self.since.load(SeqCst) && !self.rate.as_deref().is_some_and(refuses)
+    }
+
+    /// Whether its events are limited.
+    pub fn is_rated(&self) -> bool {
+        self.rate.is_some()
+    }
+
+    /// Asks its rate about an event that has arrived; one that is refused is not heard, and counted. Events of a mailbox arrive in
+    /// order. Returns whether it hears of it.
+    pub fn admit(&self, offset: Offset) -> bool {
+        let Some(rated) = &self.rate else { return self.hears(offset) };
+        if !self.hears(offset) || self.is_over() {
+            return false;
+        }
+        if rated.rate.take() {
+            return true;
+        }
+        rated.refused.lock().push_back(offset);
+        self.lost(1, DropReason::Rate);
+        false
+    }
+
+    /// The event at `offset` does not go on to anybody any more.
+    pub fn forget(&self, offset: Offset) {
+        if let Some(rated) = &self.rate {
+            let mut refused = rated.refused.lock();
+            if let Ok(at) = refused.binary_search(&offset) {
+                refused.remove(at);
+            }
+        }
     }
 
     /// Queues a result, or handles the overflow.
@@ -280,13 +334,15 @@ impl Mailbox {
         self.state.lock().gap = true;
     }
 
-    /// Ends the subscription; a second end changes nothing. Returns whether this was the first.
+    /// Ends the subscription; a second end changes nothing, unless it takes back what the first has left to be read. Returns whether it
+    /// had an effect.
     pub fn end(self: &Arc<Self>, end: End) -> bool {
         let mut state = self.state.lock();
-        if state.end.is_some() || state.closed {
+        let may_follow = |first: &End| end.discards() && !first.discards();
+        if state.closed || !state.end.as_ref().is_none_or(may_follow) {
             return false;
         }
-        if matches!(end, End::Forbidden | End::Slow) {
+        if end.discards() {
             self.discard(&mut state);
         }
         state.end = Some(end);
@@ -356,7 +412,8 @@ impl Mailbox {
     fn enqueue(self: &Arc<Self>, state: &mut State, body: Arc<Body>) {
         state.bytes += body.json.len();
         self.outbox.bytes.fetch_add(body.json.len(), SeqCst);
-        state.queue().push(body);
+        let queued = self.metrics.queued(body.json.len());
+        state.queue().push(body, queued);
         self.list(state);
     }
 
@@ -374,6 +431,7 @@ impl Mailbox {
         let taken = match self.pop(&mut state) {
             _ if state.closed => None,
             Some(body) => {
+                self.metrics.waited(body.made.elapsed());
                 let dropped = std::mem::take(&mut state.dropped);
                 let gap = std::mem::take(&mut state.gap);
                 Some(Taken::Next { body, dropped, gap })
@@ -391,7 +449,7 @@ impl Mailbox {
 
     fn pop(&self, state: &mut State) -> Option<Arc<Body>> {
         let queue = state.queue.as_ref()?;
-        let body = queue.receiver.try_recv().ok()?;
+        let (body, _) = queue.receiver.try_recv().ok()?;
         if queue.most > KEEP_MESSAGES && queue.receiver.is_empty() {
             state.queue = None;
         }
@@ -421,9 +479,9 @@ impl State {
 
 impl Queue {
     /// Its bounds were checked under the mailbox's lock: the channel itself has none.
-    fn push(&mut self, body: Arc<Body>) {
+    fn push(&mut self, body: Arc<Body>, queued: Queued) {
         // Both ends live here, so the channel cannot be disconnected.
-        let _ = self.sender.send(body);
+        let _ = self.sender.send((body, queued));
         self.most = self.most.max(self.receiver.len());
     }
 }

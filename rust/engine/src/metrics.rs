@@ -1,13 +1,18 @@
-//! Counters and gauges, kept by prometheus-client. Labels come from declarations, never from clients' data.
+//! Counters, gauges and histograms, kept by prometheus-client. Labels come from declarations, never from clients' data; gauges follow
+//! from guards, so that they cannot drift.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::security::Module;
 use crate::value::{Object, Value};
 
 /// Why a message was lost.
@@ -33,20 +38,43 @@ const REASONS: [(DropReason, &str); 5] = [
     (DropReason::Drain, "drain"),
 ];
 
-/// A security module, as the metrics name it.
+/// How a subscription ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Module {
-    /// The row filter.
-    Rows,
-    /// Tenant isolation.
-    Tenant,
-    /// Field access.
-    Fields,
-    /// The federation boundary.
-    Sources,
-    /// Variable scope.
-    Scope,
+pub enum Ended {
+    /// The server completed it, or its generator did.
+    Complete,
+    /// Its client completed it, or its reader in this process left.
+    Client,
+    /// Its connection went away.
+    Disconnect,
+    /// The viewer's authority ended in time.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// Its reader was too slow.
+    Slow,
+    /// Its generator raised, or its history was lost.
+    Error,
+    /// The manager stopped.
+    Drained,
 }
+
+const ENDS: [(Ended, &str); 8] = [
+    (Ended::Complete, "complete"),
+    (Ended::Client, "client"),
+    (Ended::Disconnect, "disconnect"),
+    (Ended::Expired, "expired"),
+    (Ended::Revoked, "revoked"),
+    (Ended::Slow, "slow"),
+    (Ended::Error, "error"),
+    (Ended::Drained, "drained"),
+];
+
+/// Upper bounds of the histograms, in seconds.
+const BUCKETS: [f64; 19] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 const MODULES: [(Module, &str); 5] = [
     (Module::Rows, "rows"),
@@ -58,6 +86,11 @@ const MODULES: [(Module, &str); 5] = [
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type Level = Gauge<i64, std::sync::atomic::AtomicI64>;
+type ByField = Family<[(&'static str, Arc<str>); 1], Histogram, fn() -> Histogram>;
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
 
 /// The figures of one manager.
 pub struct Metrics {
@@ -71,8 +104,14 @@ pub struct Metrics {
     events_dropped: Labelled,
     events_filtered: Labelled,
     violations: Labelled,
+    subscriptions_ended: Labelled,
     connections: Level,
     subscriptions: Level,
+    queued_messages: Level,
+    queued_bytes: Level,
+    publish_to_enqueue: Histogram,
+    queue_wait: Histogram,
+    resolver: ByField,
 }
 
 impl Default for Metrics {
@@ -86,8 +125,14 @@ impl Default for Metrics {
             events_dropped: Labelled::default(),
             events_filtered: Labelled::default(),
             violations: Labelled::default(),
+            subscriptions_ended: Labelled::default(),
             connections: Level::default(),
             subscriptions: Level::default(),
+            queued_messages: Level::default(),
+            queued_bytes: Level::default(),
+            publish_to_enqueue: histogram(),
+            queue_wait: histogram(),
+            resolver: ByField::new_with_constructor(histogram),
         };
         registry.register("events_published", "Events that the bus accepted", metrics.events_published.clone());
         registry.register("events_delivered", "Results that a reader took", metrics.events_delivered.clone());
@@ -95,11 +140,22 @@ impl Default for Metrics {
         registry.register("events_dropped", "Messages lost before a reader took them", metrics.events_dropped.clone());
         registry.register("events_filtered", "Events that a security rule withheld", metrics.events_filtered.clone());
         registry.register("violations", "Requests that a security rule refused", metrics.violations.clone());
+        registry.register("subscriptions_ended", "How subscriptions ended", metrics.subscriptions_ended.clone());
+        registry.register("queued_messages", "Results that wait for readers", metrics.queued_messages.clone());
+        registry.register("queued_bytes", "Bytes of results that wait for readers", metrics.queued_bytes.clone());
+        let text = "From an event's publishing until its results are queued";
+        registry.register("publish_to_enqueue_seconds", text, metrics.publish_to_enqueue.clone());
+        registry.register("queue_wait_seconds", "How long a result waits for its reader", metrics.queue_wait.clone());
+        let text = "From the call of a function until its result is read";
+        registry.register("resolver_seconds", text, metrics.resolver.clone());
         registry.register("connections", "Acknowledged connections", metrics.connections.clone());
         registry.register("subscriptions", "Live subscriptions", metrics.subscriptions.clone());
         // Every label exists from the start, so that a rate over it has a zero to begin with.
         for (_, reason) in REASONS {
             drop(metrics.events_dropped.get_or_create(&[("reason", reason)]));
+        }
+        for (_, reason) in ENDS {
+            drop(metrics.subscriptions_ended.get_or_create(&[("reason", reason)]));
         }
         for (_, module) in MODULES {
             drop(metrics.events_filtered.get_or_create(&[("module", module)]));
@@ -119,6 +175,9 @@ impl Metrics {
 
     /// Counts events that a module withheld.
     pub fn filtered(&self, module: Module, count: u64) {
+        if count == 0 {
+            return;
+        }
         let (_, label) = MODULES[module as usize];
         self.events_filtered.get_or_create(&[("module", label)]).inc_by(count);
     }
@@ -127,6 +186,34 @@ impl Metrics {
     pub fn violation(&self, module: Module) {
         let (_, label) = MODULES[module as usize];
         self.violations.get_or_create(&[("module", label)]).inc();
+    }
+
+    /// Counts the end of a subscription.
+    pub fn ended(&self, how: Ended) {
+        let (_, label) = ENDS[how as usize];
+        self.subscriptions_ended.get_or_create(&[("reason", label)]).inc();
+    }
+
+    /// Counts a message that waits for as long as the guard lives.
+    pub fn queued(self: &Arc<Self>, bytes: usize) -> Queued {
+        self.queued_messages.inc();
+        self.queued_bytes.inc_by(bytes as i64);
+        Queued { bytes: bytes as i64, metrics: self.clone() }
+    }
+
+    /// The time from an event's publishing until its results are queued.
+    pub fn enqueued(&self, after: Duration) {
+        self.publish_to_enqueue.observe(after.as_secs_f64());
+    }
+
+    /// The time that a result has waited for its reader.
+    pub fn waited(&self, time: Duration) {
+        self.queue_wait.observe(time.as_secs_f64());
+    }
+
+    /// The time that a function took.
+    pub fn resolved(&self, field: &Arc<str>, time: Duration) {
+        self.resolver.get_or_create(&[("field", field.clone())]).observe(time.as_secs_f64());
     }
 
     /// Counts a connection for as long as the guard lives.
@@ -162,6 +249,12 @@ impl Metrics {
             ("events_filtered", labelled(&self.events_filtered, "module", &mut modules())),
             ("violations", labelled(&self.violations, "module", &mut modules())),
             ("resolver_errors", count(&self.resolver_errors)),
+            ("queued_messages", Value::Int(self.queued_messages.get())),
+            ("queued_bytes", Value::Int(self.queued_bytes.get())),
+            (
+                "subscriptions_ended",
+                labelled(&self.subscriptions_ended, "reason", &mut ENDS.iter().map(|(_, label)| *label)),
+            ),
         ];
         Value::Object(members.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
@@ -189,5 +282,18 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// A message that waits; the levels go down again when this is dropped.
+pub struct Queued {
+    bytes: i64,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.metrics.queued_messages.dec();
+        self.metrics.queued_bytes.dec_by(self.bytes);
     }
 }

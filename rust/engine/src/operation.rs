@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::plan::Plan;
 use crate::schema::{Field, Guard, Schema};
 use crate::security::Viewer;
+use crate::security::fields::is_permitted;
 use crate::value::{Object, Value};
 
 /// Documents kept, and about how many bytes of memory they may take.
@@ -60,13 +61,29 @@ pub struct Operation {
     pub channel: String,
 }
 
-/// What becomes of a request that is not rejected.
-#[derive(Debug)]
-pub enum Admitted {
-    /// It may be started.
-    Subscription(Operation),
-    /// The ExecutionResult, as JSON, of a query for introspection.
+/// What a valid document asks for.
+pub(crate) enum Asked {
+    /// A subscription's root field.
+    Subscription(AskedField),
+    /// Nothing more: this is the ExecutionResult, as JSON, of a query for introspection.
     Answer(String),
+}
+
+/// A root field that is asked for; nothing was decided about it.
+pub(crate) struct AskedField {
+    pub(crate) field: Arc<Field>,
+    schema: Arc<Schema>,
+    known: Arc<Known>,
+    operation: Node<executable::Operation>,
+    root: Node<executable::Field>,
+}
+
+/// The same with its variables and arguments coerced.
+pub(crate) struct CoercedField {
+    /// By Python name.
+    pub(crate) arguments: Arc<Value>,
+    variables: Object,
+    asked: AskedField,
 }
 
 /// The documents that clients have sent: a bounded cache by their text. Shared by all threads.
@@ -84,19 +101,23 @@ impl Documents {
         Documents { schema, limits: limits.clone(), cache: Mutex::default(), parses: AtomicU64::new(0) }
     }
 
-    /// Decides whether a request may be started, and with what.
-    pub fn admit(&self, request: &Request<'_>, viewer: &Viewer) -> Result<Admitted, Rejection> {
+    /// What a request asks for.
+    pub(crate) fn open(&self, request: &Request<'_>) -> Result<Asked, Rejection> {
         let known = self.document(request)?;
         let document = &known.document.executable;
-        let operation = find(document, request.operation_name)?;
-        if operation.is_subscription() {
-            return self.subscription(request, viewer, &known, operation).map(Admitted::Subscription);
+        let operation = find(document, request.operation_name)?.clone();
+        if !operation.is_subscription() {
+            if !operation.is_introspection(document) {
+                let rejection = Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
+                return Err(located(rejection, document, &operation));
+            }
+            return self.introspect(request, document, &operation).map(Asked::Answer);
         }
-        if !operation.is_introspection(document) {
-            let rejection = Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
-            return Err(located(rejection, document, operation));
-        }
-        self.introspect(request, document, operation).map(Admitted::Answer)
+        let root = operation.root_fields(document).next().cloned();
+        let served = root.and_then(|root| Some((self.schema.fields.get(root.name.as_str())?.clone(), root)));
+        let (field, root) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
+        let schema = self.schema.clone();
+        Ok(Asked::Subscription(AskedField { field, schema, known, operation, root }))
     }
 
     /// How many texts were parsed.
@@ -116,53 +137,6 @@ impl Documents {
         Ok(self.cache.lock().insert(request.query, known))
     }
 
-    fn subscription(
-        &self,
-        request: &Request<'_>,
-        viewer: &Viewer,
-        known: &Known,
-        operation: &Node<executable::Operation>,
-    ) -> Result<Operation, Rejection> {
-        let (schema, document) = (&*self.schema, &known.document.executable);
-        let root = operation.root_fields(document).next();
-        let served = root.and_then(|root| Some((root, schema.fields.get(root.name.as_str())?)));
-        let (root, field) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
-        // Whoever may not subscribe learns nothing about the arguments.
-        let type_name = operation.object_type();
-        if schema.guard(type_name, &field.name).is_some_and(|guard| !is_permitted(viewer, guard)) {
-            return Err(Rejection::Forbidden);
-        }
-        let variables = self.variables(request, document, operation)?;
-        let coordinate = format!("{type_name}.{}", field.name);
-        let arguments = coerce::arguments(schema, &field.definition, &coordinate, root, document, &variables);
-        let arguments = Value::Object(arguments.map_err(Rejection::Request)?);
-        let channel = match &field.channel {
-            Some(channel) => channel.render(&arguments).map_err(|rejection| located(rejection, document, root))?,
-            None => String::new(),
-        };
-        Ok(Operation {
-            field: Arc::clone(field),
-            arguments_key: arguments.canonical().into(),
-            arguments: Arc::new(arguments),
-            plan: known.plan(schema, field, operation, &variables, viewer)?,
-            channel,
-            name: operation.name.as_ref().map(|name| name.as_str().into()),
-            variables,
-        })
-    }
-
-    fn variables(
-        &self,
-        request: &Request<'_>,
-        document: &Valid<executable::ExecutableDocument>,
-        operation: &executable::Operation,
-    ) -> Result<Object, Rejection> {
-        if !matches!(request.variables, Value::Null | Value::Object(_)) {
-            return Err(Rejection::request(code::BAD_USER_INPUT, "Variables must be an object."));
-        }
-        coerce::variables(&self.schema, operation, document, request.variables).map_err(Rejection::Request)
-    }
-
     fn introspect(
         &self,
         request: &Request<'_>,
@@ -174,9 +148,67 @@ impl Documents {
             let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
             return Err(located(Rejection::request(code::VALIDATION_FAILED, message), document, field));
         }
-        let variables = self.variables(request, document, operation)?;
+        let variables = variables(&self.schema, request, document, operation)?;
         introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
     }
+}
+
+impl AskedField {
+    /// `Type.field`
+    pub(crate) fn coordinate(&self) -> String {
+        format!("{}.{}", self.operation.object_type(), self.field.name)
+    }
+
+    /// What the field asks of a viewer's permissions.
+    pub(crate) fn guard(&self) -> Option<&[Vec<String>]> {
+        self.schema.guard(self.operation.object_type(), &self.field.name)
+    }
+
+    /// Coerces the variables, then the arguments.
+    pub(crate) fn coerce(self, request: &Request<'_>) -> Result<CoercedField, Rejection> {
+        let document = &self.known.document.executable;
+        let variables = variables(&self.schema, request, document, &self.operation)?;
+        let (definition, coordinate) = (&self.field.definition, self.coordinate());
+        let arguments = coerce::arguments(&self.schema, definition, &coordinate, &self.root, document, &variables);
+        let arguments = Arc::new(Value::Object(arguments.map_err(Rejection::Request)?));
+        Ok(CoercedField { arguments, variables, asked: self })
+    }
+}
+
+impl CoercedField {
+    /// Compiles the selection as this viewer may see it.
+    pub(crate) fn plan(self, viewer: &Viewer) -> Result<Operation, Rejection> {
+        let CoercedField { arguments, variables, asked } = self;
+        let AskedField { field, schema, known, operation, root } = asked;
+        let channel = match &field.channel {
+            Some(channel) => {
+                let rendered = channel.render(&arguments);
+                rendered.map_err(|rejection| located(rejection, &known.document.executable, &root))?
+            }
+            None => String::new(),
+        };
+        Ok(Operation {
+            arguments_key: arguments.canonical().into(),
+            arguments,
+            plan: known.plan(&schema, &field, &operation, &variables, viewer)?,
+            channel,
+            name: operation.name.as_ref().map(|name| name.as_str().into()),
+            variables,
+            field,
+        })
+    }
+}
+
+fn variables(
+    schema: &Schema,
+    request: &Request<'_>,
+    document: &Valid<executable::ExecutableDocument>,
+    operation: &executable::Operation,
+) -> Result<Object, Rejection> {
+    if !matches!(request.variables, Value::Null | Value::Object(_)) {
+        return Err(Rejection::request(code::BAD_USER_INPUT, "Variables must be an object."));
+    }
+    coerce::variables(schema, operation, document, request.variables).map_err(Rejection::Request)
 }
 
 /// [GetOperation](https://spec.graphql.org/October2021/#GetOperation())
@@ -201,12 +233,6 @@ fn located<T>(rejection: Rejection, document: &executable::ExecutableDocument, n
     let position = Positions::new(document).at(node.location());
     errors.iter_mut().for_each(|error| error.locations.extend(position));
     Rejection::Request(errors)
-}
-
-/// Whether a viewer has all permissions of one of the alternatives.
-fn is_permitted(viewer: &Viewer, guard: &[Vec<String>]) -> bool {
-    let has = |permission: &String| viewer.permissions.contains(permission.as_str());
-    guard.iter().any(|all| all.iter().all(has))
 }
 
 /// A document, and the plans of its operations that are in use.

@@ -5,6 +5,7 @@
 //! possible concrete type has its own list of fields. Field permissions are decided here too, so that nothing later can
 //! forget them: a field that may not be seen is masked, or the operation is refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apollo_compiler::executable::{self, ExecutableDocument};
@@ -17,6 +18,7 @@ use crate::coerce;
 use crate::document::Positions;
 use crate::error::{GraphQLError, Rejection, code};
 use crate::schema::{Field, Schema};
+use crate::security::{Module, Refusal};
 use crate::value::{Object, Value};
 
 /// Fields planned and selections visited for one operation, at most.
@@ -34,6 +36,8 @@ pub struct Plan {
     pub selection_key: Arc<str>,
     /// What to read of a function's result.
     pub reads: Arc<Reads>,
+    /// `Type.field` of what is null because the viewer may not see it.
+    pub masked: Box<[Box<str>]>,
 }
 
 /// A field of the result.
@@ -194,6 +198,7 @@ impl Plan {
             locations: FxHashMap::default(),
             budget: BUDGET,
             done: FxHashMap::default(),
+            masked: BTreeSet::new(),
         };
         let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
         let mut groups = Groups::default();
@@ -203,18 +208,16 @@ impl Plan {
             Rejection::request(code::VALIDATION_FAILED, message)
         })?;
         let guard = field.declaration.requires.as_deref();
-        if !guard.is_none_or(permitted) {
-            return Err(Rejection::Forbidden);
-        }
         let root = planner.field(object, &nodes, true)?;
-        if matches!(root.ty.shape, Shape::Masked) {
-            return Err(Rejection::Forbidden);
+        if !guard.is_none_or(permitted) || matches!(root.ty.shape, Shape::Masked) {
+            return Err(forbidden(&root.coordinate));
         }
         let reads = Arc::new(Reads::of(&[&root.ty]));
         let mut selected = Vec::new();
         select(&reads.ty.objects(), "", &mut selected)?;
         let selection_key = selected.join(",").into();
-        Ok(Plan { root, selected, selection_key, reads })
+        let masked = planner.masked.into_iter().collect();
+        Ok(Plan { root, selected, selection_key, reads, masked })
     }
 }
 
@@ -232,6 +235,7 @@ struct Planner<'a> {
     /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
     /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
     done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
+    masked: BTreeSet<Box<str>>,
 }
 
 impl<'a> Planner<'a> {
@@ -342,8 +346,9 @@ impl<'a> Planner<'a> {
             }
             self.ty(&definition.ty, nodes)?.shape
         } else if definition.ty.is_non_null() {
-            return Err(Rejection::Forbidden);
+            return Err(forbidden(&coordinate));
         } else {
+            self.masked.insert(coordinate.as_str().into());
             Shape::Masked
         };
         let slot = match &arguments {
@@ -394,6 +399,10 @@ impl<'a> Planner<'a> {
         };
         Ok(PlannedType { nullable: !ty.is_non_null(), shape })
     }
+}
+
+fn forbidden(coordinate: &str) -> Rejection {
+    Refusal::by(Module::Fields, format!("{coordinate} asks for permissions that the viewer lacks")).into()
 }
 
 /// Only a document that was not validated against this schema leads here.
@@ -719,7 +728,7 @@ pub(crate) mod tests {
     #[test]
     fn a_guard_holds_wherever_its_field_is_reached() {
         let refused = |guarded: &[(&str, &[&[&str]])], query: &str, held: &[&str]| {
-            build(&schema(guarded), query, "{}", held).err() == Some(Rejection::Forbidden)
+            matches!(build(&schema(guarded), query, "{}", held), Err(Rejection::Forbidden(_)))
         };
         // A root field, whatever its type.
         let root: &[(&str, &[&[&str]])] = &[("Subscription.order", &[&["a", "b"], &["c"]])];

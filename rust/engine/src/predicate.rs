@@ -24,12 +24,14 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 pub(crate) use compare::{Constant, Side, Test, Truth};
+pub(crate) use describe::shown;
 
 use crate::event::Event;
 use crate::security::Viewer;
 use crate::value::Value;
 
 mod compare;
+mod describe;
 
 /// How an operand compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,20 @@ pub enum OperandKind {
     DateTime,
     /// As typed JSON.
     Json,
+}
+
+impl OperandKind {
+    /// How a scalar's value compares, or what stands below it; `None` where nothing can.
+    pub(crate) fn of_scalar(name: &str, below: bool) -> Option<OperandKind> {
+        let kind = match name {
+            "ID" | "UUID" => OperandKind::Id,
+            "DateTime" => OperandKind::DateTime,
+            "Int" | "Float" | "String" | "Boolean" | "Date" | "Time" | "Decimal" => OperandKind::Json,
+            // JSON and scalars that are not known here may hold objects.
+            _ => return Some(OperandKind::Json),
+        };
+        (!below).then_some(kind)
+    }
 }
 
 /// A predicate as it was declared. Its JSON is an array whose first item is the operator:
@@ -313,11 +329,10 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn find(&self, given: &Given) -> Option<Value> {
-        if given.by_viewer && given.path == ["expires_at"] {
-            return self.viewer.expires_at.map(|at| Value::string(at.to_rfc3339()));
+        if given.by_viewer {
+            return self.viewer.field(&given.path);
         }
-        let root = if given.by_viewer { &self.viewer.fields } else { self.arguments };
-        root.at(given.path.iter().map(String::as_str)).cloned()
+        self.arguments.at(given.path.iter().map(String::as_str)).cloned()
     }
 
     fn term(&self, operand: &Operand) -> Term {
@@ -401,7 +416,7 @@ impl fmt::Display for Term {
 }
 
 /// The fields of `SecurityContext`; only claims have something below them.
-fn viewer_kind(name: &str, path: &[String]) -> Option<OperandKind> {
+pub(crate) fn viewer_kind(name: &str, path: &[String]) -> Option<OperandKind> {
     match (name, path) {
         ("user_id" | "tenant_id", []) => Some(OperandKind::Id),
         ("roles" | "permissions" | "sources", []) | ("claims", _) => Some(OperandKind::Json),

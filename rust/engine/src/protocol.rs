@@ -8,6 +8,10 @@
 //! # Closing
 //! The first close is final, whoever decides it: no frame, tick or late decision after it has any effect.
 //!
+//! # Refresh
+//! A `ping` whose payload has `refresh` asks to move the end of the viewer's authority. It is answered by a `pong` whose payload has
+//! `refresh` too; the auth handler decides meanwhile, for `init_timeout` at most.
+//!
 //! # Silence
 //! Until the ack the init time-out bounds a silent peer, the auth handler's time included. From the ack on a `ping`
 //! goes out `ping_interval` after the ack and after each answered ping; a peer whose `pong` has not come `pong_timeout`
@@ -42,16 +46,20 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// Live operations.
     pub max_operations: usize,
+    /// Whether there is an auth handler that a refresh can be put to.
+    pub refreshable: bool,
 }
 
-impl From<&Limits> for Settings {
-    fn from(limits: &Limits) -> Settings {
+impl Settings {
+    /// Those of a connection with these limits.
+    pub fn new(limits: &Limits, refreshable: bool) -> Settings {
         Settings {
             init_timeout: limits.connection_init_timeout,
             ping_interval: limits.ping_interval,
             pong_timeout: limits.pong_timeout,
             max_message_bytes: limits.max_message_bytes,
             max_operations: limits.max_subscriptions_per_connection,
+            refreshable,
         }
     }
 }
@@ -73,6 +81,8 @@ pub enum Action {
     /// Ask the auth handler, with the payload of `connection_init` (`{}` where missing); then [`Protocol::acknowledge`]
     /// or [`Protocol::refuse`].
     Authenticate(Value),
+    /// Ask the auth handler again, with this object; then [`Protocol::refreshed`] with this number. Frames go on meanwhile.
+    Refresh(u64, Value),
     /// Start this operation. It is live until [`Protocol::ended`] or [`Action::Complete`].
     Subscribe(Subscribe),
     /// The client has completed this operation: drop it and what waits for it. Nothing of it may be sent any more.
@@ -138,6 +148,8 @@ impl Close {
     pub const TOO_MANY_CONNECTIONS: Close = Close::fixed(1013, "Too many connections");
     /// A subscribe before the ack.
     pub const UNAUTHORIZED: Close = Close::fixed(4401, "Unauthorized");
+    /// Too many connections of one user or tenant.
+    pub const TOO_MANY_OF_ACCOUNT: Close = Close::fixed(4403, "Too many connections");
     /// The auth handler said no, or the viewer's rights have ended.
     pub const FORBIDDEN: Close = Close::fixed(4403, "Forbidden");
     /// The client does not offer [`SUBPROTOCOL`].
@@ -197,7 +209,22 @@ pub struct Protocol {
     /// When the phase ends by itself; of no meaning once closed.
     deadline: Instant,
     operations: HashSet<Arc<str>>,
+    refresh: Refresh,
 }
+
+/// Where a refresh of the viewer's authority stands; at most one is worked on at a time, and one a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refresh {
+    /// The number of the last one.
+    number: u64,
+    /// When the last one began.
+    began: Option<Instant>,
+    /// When the one that is under way is given up.
+    deadline: Option<Instant>,
+}
+
+/// Between two refreshes that are worked on.
+const BETWEEN_REFRESHES: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -215,7 +242,13 @@ enum Phase {
 impl Protocol {
     /// The machine of a socket that has just been accepted.
     pub fn new(settings: Settings, now: Instant) -> Protocol {
-        Protocol { settings, phase: Phase::Opened, deadline: now + settings.init_timeout, operations: HashSet::new() }
+        Protocol {
+            settings,
+            phase: Phase::Opened,
+            deadline: now + settings.init_timeout,
+            operations: HashSet::new(),
+            refresh: Refresh::default(),
+        }
     }
 
     /// Takes the client's next frame.
@@ -238,7 +271,10 @@ impl Protocol {
                 Some(Action::Authenticate(payload))
             }
             Ok(Message::ConnectionInit(_)) => self.close(Close::TOO_MANY_INITS),
-            Ok(Message::Ping(payload)) => self.pong(&payload),
+            Ok(Message::Ping(payload)) => match payload.get("refresh") {
+                Some(asked) => Some(self.refresh(asked, now)),
+                None => self.pong(&payload),
+            },
             Ok(Message::Pong) => {
                 if self.phase == Phase::Pinged {
                     self.enter(Phase::Ready, now + self.settings.ping_interval);
@@ -272,6 +308,9 @@ impl Protocol {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
+        if self.refresh.deadline.is_some_and(|deadline| now >= deadline) {
+            return self.refreshed(self.refresh.number, None);
+        }
         match self.phase {
             Phase::Opened | Phase::Authenticating => self.close(Close::INIT_TIMEOUT),
             Phase::Ready => {
@@ -285,7 +324,26 @@ impl Protocol {
 
     /// When [`Protocol::tick`] wants to be called; `None` once closed. Every call may move it.
     pub fn deadline(&self) -> Option<Instant> {
-        (self.phase != Phase::Closed).then_some(self.deadline)
+        let first = self.refresh.deadline.map_or(self.deadline, |refresh| refresh.min(self.deadline));
+        (self.phase != Phase::Closed).then_some(first)
+    }
+
+    /// Whether the refresh with this number is under way.
+    pub fn is_refreshing(&self, number: u64) -> bool {
+        self.is_acknowledged() && self.refresh.deadline.is_some() && self.refresh.number == number
+    }
+
+    /// What came of a refresh: the new end of the authority as JSON (a string or `null`), or `None` where it was refused. Without
+    /// effect where it was given up before.
+    pub fn refreshed(&mut self, number: u64, expires_at: Option<&str>) -> Option<Action> {
+        if !self.is_refreshing(number) {
+            return None;
+        }
+        self.refresh.deadline = None;
+        Some(match expires_at {
+            Some(expires_at) => refresh_pong(&format!("\"ok\":true,\"expiresAt\":{expires_at}")),
+            None => refresh_pong(NOT_REFRESHED),
+        })
     }
 
     /// Closes for a reason that was decided elsewhere (also: the socket has gone). `None` where a close came before.
@@ -327,6 +385,22 @@ impl Protocol {
         self.deadline = deadline;
     }
 
+    fn refresh(&mut self, asked: &Value, now: Instant) -> Action {
+        if !self.is_acknowledged() || !self.settings.refreshable || asked.as_object().is_none() {
+            return refresh_pong(NOT_REFRESHED);
+        }
+        let Refresh { number, began, deadline } = self.refresh;
+        let wait = began.map_or(Duration::ZERO, |began| (began + BETWEEN_REFRESHES).saturating_duration_since(now));
+        if deadline.is_some() || !wait.is_zero() {
+            // Whole seconds, as in HTTP; one that is still worked on may take longer.
+            let seconds = wait.as_secs_f64().ceil().max(1.0);
+            return refresh_pong(&format!("{NOT_REFRESHED},\"retryAfter\":{seconds}"));
+        }
+        let deadline = Some(now + self.settings.init_timeout);
+        self.refresh = Refresh { number: number + 1, began: Some(now), deadline };
+        Action::Refresh(self.refresh.number, asked.clone())
+    }
+
     fn pong(&mut self, payload: &Value) -> Option<Action> {
         let payload = (!payload.is_null()).then(|| payload.to_json());
         let pong = message(None, "pong", payload.as_deref());
@@ -357,6 +431,12 @@ impl Protocol {
         self.operations.insert(Arc::clone(&operation.id));
         Some(Action::Subscribe(Subscribe { resume, ..operation }))
     }
+}
+
+const NOT_REFRESHED: &str = "\"ok\":false";
+
+fn refresh_pong(members: &str) -> Action {
+    Action::Send(message(None, "pong", Some(&format!("{{\"refresh\":{{{members}}}}}"))))
 }
 
 /// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.

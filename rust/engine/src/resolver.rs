@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -55,6 +56,8 @@ pub struct Call {
     pub watcher: Option<Watcher>,
     /// By which it is abandoned.
     pub abandon_key: u64,
+    begun: Instant,
+    shared: Arc<Shared>,
     destination: Destination,
     finished: bool,
 }
@@ -83,7 +86,8 @@ impl Call {
         let pending =
             Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
         let abandon_key = pending.abandon_key;
-        (Call { field, event, arguments, watcher, abandon_key, destination, finished: false }, pending)
+        let (begun, shared) = (Instant::now(), shared.clone());
+        (Call { field, event, arguments, watcher, abandon_key, begun, shared, destination, finished: false }, pending)
     }
 
     /// Whether nobody waits for it any more.
@@ -109,6 +113,7 @@ impl Call {
 
     fn deliver(&mut self, outcome: Outcome) {
         self.finished = true;
+        self.shared.metrics.resolved(&self.field.name, self.begun.elapsed());
         match &mut self.destination {
             Destination::Class { class, number } => class.finish(*number, outcome),
             Destination::One { outcome: sender, .. } => {
@@ -324,6 +329,8 @@ impl ResolveClass {
                 arguments: self.arguments.clone(),
                 watcher: self.watcher.clone(),
                 abandon_key: self.abandon_key,
+                begun: Instant::now(),
+                shared: self.shared.clone(),
                 destination: Destination::Class { class: self.clone(), number },
                 finished: false,
             });

@@ -19,6 +19,7 @@ use crate::coerce;
 use crate::limits::Overflow;
 use crate::predicate::{Expr, OperandKind, Predicate};
 use crate::sdl;
+use crate::security::scope::{Scope, ScopeInput};
 use crate::value::{Object, Value};
 
 /// An OR of ANDs of permissions.
@@ -62,8 +63,12 @@ pub struct Declaration {
     pub kind: Kind,
     /// Whether it is called with `info`, so that its result may differ from viewer to viewer.
     pub takes_info: bool,
+    /// What arguments must equal of the viewer.
+    pub scope: Vec<ScopeInput>,
     /// Permissions that the field asks for.
     pub requires: Option<Guard>,
+    /// The only services whose events the field is about; `None` is any.
+    pub sources: Option<Vec<String>>,
     /// Seconds that one call may take, in place of the limit.
     pub timeout: Option<f64>,
     /// In place of the limit.
@@ -101,7 +106,7 @@ pub struct Schema {
     /// Its text.
     pub sdl: String,
     /// The fields of the subscription type.
-    pub fields: IndexMap<Box<str>, Arc<Field>, FxBuildHasher>,
+    pub fields: IndexMap<Arc<str>, Arc<Field>, FxBuildHasher>,
     implementers: ApolloMap<Name, Implementers>,
     python_names: HashMap<String, String>,
     guards: HashMap<String, Guard>,
@@ -115,7 +120,7 @@ pub struct Field {
     /// The position among the declarations: how the resolver knows the function.
     pub index: usize,
     /// The GraphQL name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// The field as the type system has it.
     pub definition: Node<FieldDefinition>,
     /// What was declared.
@@ -126,6 +131,8 @@ pub struct Field {
     pub where_: Option<Predicate>,
     /// Which of them the viewer may see.
     pub rows: Option<Predicate>,
+    /// What arguments must equal of the viewer.
+    pub scope: Vec<Scope>,
 }
 
 impl Schema {
@@ -237,7 +244,7 @@ impl Schema {
         let fields = self.fields.values().map(|field| {
             let owner = format!("{}.{}", self.root, field.name);
             let arguments = references(&owner, &mut field.definition.arguments.iter().map(|argument| &**argument));
-            object(vec![("field", Value::string(field.name.clone())), ("arguments", arguments)])
+            object(vec![("field", Value::string(&*field.name)), ("arguments", arguments)])
         });
         let (mut inputs, mut enums) = (Vec::new(), Vec::new());
         let mut nested = Object::default();
@@ -386,6 +393,7 @@ impl Field {
             ("event_types", declaration.event_types.is_some()),
             ("where", declaration.where_.is_some()),
             ("rows", declaration.rows.is_some()),
+            ("sources", declaration.sources.is_some()),
             ("timeout", declaration.timeout.is_some()),
             ("events_per_second", declaration.events_per_second.is_some()),
         ];
@@ -409,6 +417,8 @@ impl Field {
             let compiled = expr.as_ref().map(|expr| Predicate::compile(expr, &kind)).transpose();
             compiled.map_err(|problem| wrong(format!("{what}: {problem}")))
         };
+        let scope = declaration.scope.iter().map(|rule| Scope::compile(rule, schema, &argument));
+        let scope = scope.collect::<Result<_, _>>().map_err(|problem| wrong(format!("scope: {problem}")))?;
         Ok(Field {
             index,
             name: declaration.field.as_str().into(),
@@ -416,6 +426,7 @@ impl Field {
             channel,
             where_: compile(&declaration.where_, "where")?,
             rows: compile(&declaration.rows, "rows")?,
+            scope,
             declaration,
         })
     }
@@ -457,16 +468,7 @@ impl Schema {
                     // There is no way through a list.
                     ty = &found.filter(|_| !ty.is_list())?.ty;
                 }
-                ExtendedType::Scalar(scalar) => {
-                    let kind = match scalar.name.as_str() {
-                        "ID" | "UUID" => OperandKind::Id,
-                        "DateTime" => OperandKind::DateTime,
-                        "Int" | "Float" | "String" | "Boolean" | "Date" | "Time" | "Decimal" => OperandKind::Json,
-                        // JSON and scalars that are not known here may hold objects.
-                        _ => return Some(OperandKind::Json),
-                    };
-                    return path.next().is_none().then_some(kind);
-                }
+                ExtendedType::Scalar(scalar) => return OperandKind::of_scalar(&scalar.name, path.next().is_some()),
                 _ => return path.next().is_none().then_some(OperandKind::Json),
             }
         }

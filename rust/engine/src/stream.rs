@@ -6,15 +6,18 @@ use std::time::Instant;
 use chrono::Utc;
 use parking_lot::Mutex;
 
+use crate::audit;
 use crate::connection::extensions;
 use crate::engine::{Engine, Phase, Start, Started, Subscription};
 use crate::error::{GraphQLError, Rejection};
 use crate::mailbox::{End, Notify, Outbox, Taken};
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, Ended};
 use crate::operation::Request;
 use crate::protocol::{self, Resume};
-use crate::security::Viewer;
-use crate::tasks::UnderWay;
+use crate::quota::Accounts;
+use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
+use crate::security::{Refusal, Viewer};
+use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 
 /// What a message looks like.
@@ -40,6 +43,8 @@ pub struct Ask<'a> {
     pub framing: Framing,
     /// What it wants to know of history.
     pub resume: Resume,
+    /// Begun when the viewer was decided upon.
+    pub authorisation: Authorisation,
 }
 
 /// Why a stream was not opened.
@@ -59,6 +64,9 @@ pub struct Stream {
     outbox: Arc<Outbox>,
     key: (Option<Arc<str>>, Arc<str>),
     framing: Framing,
+    viewer: Arc<Viewer>,
+    /// When the viewer's authority ends.
+    expires: Option<Instant>,
     state: Mutex<State>,
 }
 
@@ -67,6 +75,7 @@ struct State {
     subscription: Option<Arc<Subscription>>,
     alarm: Option<Alarm>,
     under_way: Option<UnderWay>,
+    registered: Option<Registered>,
 }
 
 /// What a reader gets.
@@ -98,6 +107,8 @@ impl Stream {
             outbox: Outbox::new(engine.parts.limits.connection_queue_bytes, notify),
             key: key.clone(),
             framing: ask.framing,
+            viewer: ask.viewer.clone(),
+            expires: ask.viewer.expires_in(Utc::now()).map(|left| tokio::time::Instant::now().into_std() + left),
             state: Mutex::default(),
         });
         // The place is taken before anything is started, so that two opens under one id cannot both succeed.
@@ -110,6 +121,7 @@ impl Stream {
         let started = engine.subscribe(&Start {
             request: Request { ..ask.request },
             viewer: &ask.viewer,
+            accounts: &Accounts::of(&ask.viewer, None),
             id: &ask.id,
             resume: &ask.resume,
             outbox: &stream.outbox,
@@ -117,17 +129,24 @@ impl Stream {
         });
         match started {
             Ok(Started::Live(subscription)) => {
-                let expires =
-                    ask.viewer.expires_in(Utc::now()).map(|left| tokio::time::Instant::now().into_std() + left);
                 let timed: Weak<dyn Timed> = Arc::<Stream>::downgrade(&stream);
+                let revocable: Weak<dyn Revocable> = Arc::<Stream>::downgrade(&stream);
+                let label = ask.connection_id.as_ref();
                 let mut state = stream.state.lock();
                 state.subscription = Some(subscription);
                 state.under_way = Some(engine.readers.start());
-                engine.timers.set(&mut state.alarm, expires, timed);
+                state.registered =
+                    Some(engine.registry.register(engine.number(), Some(&ask.viewer), label, &revocable));
+                engine.timers.set(&mut state.alarm, stream.expires, timed);
                 drop(state);
+                // Asked when a revocation would find it: one that came before is in the log.
+                if ask.authorisation.is_revoked(&ask.viewer, label.map(|label| &**label)) {
+                    stream.end(Ended::Revoked);
+                    return Err(Rejection::Forbidden(Refusal::ended("revoked meanwhile")).into());
+                }
                 // A stop that began meanwhile may have passed by before there was anything to end.
                 if engine.phase() != Phase::Running {
-                    stream.close();
+                    stream.end(Ended::Drained);
                     return Err(Rejection::Stopped.into());
                 }
                 Ok(stream)
@@ -149,15 +168,22 @@ impl Stream {
 
     /// Takes the next message, or the end; `None` until the outbox notifies.
     pub fn take(&self) -> Option<Delivery> {
+        if self.expires.is_some_and(|expires| expires <= tokio::time::Instant::now().into_std()) {
+            // The alarm may be late; what is handed over is not.
+            self.expire();
+        }
         if self.outbox.is_slow() {
-            self.close();
+            if self.state.lock().subscription.is_some() {
+                self.note(audit::Kind::SlowConsumer, "");
+            }
+            self.end(Ended::Slow);
             return Some(Delivery::Slow);
         }
         let Some((mailbox, taken)) = self.outbox.take() else {
             // One that was closed gives nothing but the end.
             return self.state.lock().subscription.is_none().then_some(Delivery::Complete);
         };
-        let delivery = match taken {
+        let (how, delivery) = match taken {
             Taken::Next { body, dropped, gap } => {
                 self.engine.parts.metrics.events_delivered.inc();
                 let extensions = extensions(&self.engine, &mailbox, &body, dropped, gap);
@@ -166,13 +192,25 @@ impl Stream {
                     Framing::Result => protocol::result(&body.json, extensions.as_deref()),
                 }));
             }
-            Taken::End(End::Complete) => Delivery::Complete,
-            Taken::End(End::Error(error)) => Delivery::Failed(error),
-            Taken::End(End::Forbidden) => Delivery::Forbidden,
-            Taken::End(End::Slow) => Delivery::Slow,
+            Taken::End(End::Complete) => (Ended::Complete, Delivery::Complete),
+            Taken::End(End::Error(error)) => (Ended::Error, Delivery::Failed(error)),
+            Taken::End(End::Expired) => (Ended::Expired, Delivery::Forbidden),
+            Taken::End(End::Revoked) => (Ended::Revoked, Delivery::Forbidden),
+            Taken::End(End::Slow) => (Ended::Slow, Delivery::Slow),
         };
-        self.close();
+        self.end(how);
         Some(delivery)
+    }
+
+    fn expire(&self) {
+        let subscription = self.state.lock().subscription.clone();
+        if subscription.is_some_and(|subscription| subscription.cut(End::Expired, Ended::Expired)) {
+            self.note(audit::Kind::Expired, "");
+        }
+    }
+
+    fn note(&self, kind: audit::Kind, reason: &'static str) {
+        self.engine.parts.audit.note(kind, Some(&self.viewer), self.key.0.as_ref(), reason);
     }
 
     /// To be called before [`Stream::take`] is called until it gives `None`.
@@ -180,16 +218,22 @@ impl Stream {
         self.outbox.listen();
     }
 
-    /// The reader goes away. Returns how many messages it leaves behind.
-    pub fn close(&self) -> usize {
-        let (subscription, mut alarm) = {
+    /// The reader goes away.
+    pub fn close(&self) {
+        self.end(Ended::Client);
+    }
+
+    /// It is over. Returns how many messages are left behind.
+    fn end(&self, how: Ended) -> usize {
+        let (subscription, mut alarm, registered) = {
             let mut state = self.state.lock();
             state.under_way = None;
-            (state.subscription.take(), state.alarm.take())
+            (state.subscription.take(), state.alarm.take(), state.registered.take())
         };
+        drop(registered);
         self.engine.timers.set(&mut alarm, None, Weak::<Stream>::new());
         self.engine.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
-        subscription.map_or(0, |subscription| subscription.close())
+        subscription.map_or(0, |subscription| subscription.close(how))
     }
 
     /// Ends it from the server's side, after what is queued.
@@ -209,7 +253,7 @@ impl Stream {
 
     /// Gives up what draining has not delivered, and counts it. The reader, if there is one, finds the end.
     pub(crate) fn stop(&self) {
-        let left = self.close();
+        let left = self.end(Ended::Drained);
         self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
         self.outbox.signal();
     }
@@ -217,9 +261,20 @@ impl Stream {
 
 impl Timed for Stream {
     fn tick(&self, _now: Instant) {
-        let state = self.state.lock();
-        if let Some(subscription) = &state.subscription {
-            subscription.mailbox.end(End::Forbidden);
+        self.expire();
+    }
+}
+
+impl Revocable for Stream {
+    fn revoke(&self, revocation: &Revocation) -> bool {
+        if !revocation.names(Some(&self.viewer), self.key.0.as_deref()) {
+            return false;
         }
+        let subscription = self.state.lock().subscription.clone();
+        subscription.is_some_and(|subscription| subscription.cut(End::Revoked, Ended::Revoked))
+    }
+
+    fn handing(&self) -> Option<Arc<Tasks>> {
+        None
     }
 }

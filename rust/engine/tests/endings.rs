@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use fraiseql_subs_engine::audit;
 use fraiseql_subs_engine::bus::MemoryBus;
-use fraiseql_subs_engine::connection::Connection;
+use fraiseql_subs_engine::connection::{Connection, Offer};
 use fraiseql_subs_engine::engine::{Engine, Parts};
 use fraiseql_subs_engine::error::Rejection;
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::mailbox::Notify;
-use fraiseql_subs_engine::operation::{Documents, Request};
+use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::protocol::Resume;
 use fraiseql_subs_engine::resolver::{Call, Generation, Resolver};
 use fraiseql_subs_engine::schema::{Schema, SchemaInput};
@@ -60,6 +61,15 @@ fn limits() -> Limits {
     .unwrap()
 }
 
+const OFFER: Offer = Offer { introspection: false, authenticates: false };
+
+/// An audit trail that nobody reads.
+struct Unread;
+
+impl audit::Writer for Unread {
+    fn write(&self, _record: audit::Record) {}
+}
+
 fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc<Engine> {
     let declarations = json!([{ "field": "numbers", "function": "app.numbers", "kind": "generator" }]);
     let schema = Schema::build(SchemaInput {
@@ -67,14 +77,8 @@ fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc
         declarations: serde_json::from_value(declarations).unwrap(),
         ..SchemaInput::default()
     });
-    let limits = limits();
-    let parts = Parts {
-        documents: Arc::new(Documents::new(schema.unwrap(), &limits)),
-        bus: Arc::new(MemoryBus::new(0)),
-        metrics: Arc::default(),
-        limits,
-        multi_tenant: false,
-    };
+    let bus = Arc::new(MemoryBus::new(0));
+    let parts = Parts::new(schema.unwrap(), bus, limits(), false, Arc::new(Unread));
     let engine = Engine::new(parts, resolver, runtime.handle().clone());
     runtime.block_on(engine.start()).unwrap();
     engine
@@ -98,6 +102,7 @@ fn a_stop_in_the_middle_of_a_subscribe_leaves_no_reader_behind() {
         connection_id: None,
         framing: Framing::Next,
         resume: Resume::No,
+        authorisation: engine.parts.revocations.begin(),
     };
     let refused = Stream::open(&engine, &ask, Arc::new(Silent)).err();
     assert!(matches!(refused, Some(OpenError::Rejected(Rejection::Stopped))), "{refused:?}");
@@ -108,8 +113,12 @@ fn a_stop_in_the_middle_of_a_subscribe_leaves_no_reader_behind() {
 fn a_socket_that_is_gone_leaves_no_alarm_behind() {
     let runtime = runtime();
     let engine = engine(Arc::new(Stopper::default()), &runtime);
-    let connection = Connection::open(&engine, Arc::new(Silent), false);
-    assert_eq!(Arc::weak_count(&connection), 2, "its alarm, and its place among those that are pending");
+    let connection = Connection::open(&engine, Arc::new(Silent), OFFER);
+    assert_eq!(
+        Arc::weak_count(&connection),
+        3,
+        "its alarm, its place among those that are pending, and for revocations"
+    );
     connection.lost();
     assert_eq!((Arc::weak_count(&connection), Arc::strong_count(&connection)), (0, 1));
 }

@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
 
 use fraiseql_subs_engine::limits::Overflow;
 use fraiseql_subs_engine::mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
 use fraiseql_subs_engine::metrics::{DropReason, Metrics};
+use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
 
 /// Counts how often the reader is woken.
@@ -25,7 +27,7 @@ const BYTES: usize = 40;
 const TOGETHER: usize = 60;
 
 fn body(number: usize, size: usize) -> Arc<Body> {
-    Arc::new(Body { json: format!("{number:0>size$}"), offset: None })
+    Arc::new(Body { json: format!("{number:0>size$}"), offset: None, made: Instant::now() })
 }
 
 fn number(body: &Body) -> usize {
@@ -44,6 +46,7 @@ struct ModelBox {
     queue: VecDeque<(usize, usize)>,
     dropped: u64,
     ended: bool,
+    forbidden: bool,
     over: bool,
 }
 
@@ -110,7 +113,7 @@ fn overflow() -> impl Strategy<Value = Overflow> {
 
 fn mailbox(id: &str, overflow: Overflow, outbox: &Arc<Outbox>, metrics: &Arc<Metrics>) -> Arc<Mailbox> {
     let capacity = Capacity { messages: MESSAGES, bytes: BYTES, overflow };
-    Mailbox::new(id.into(), false, capacity, outbox.clone(), metrics.clone())
+    Mailbox::new(id.into(), false, capacity, None, outbox.clone(), metrics.clone())
 }
 
 proptest! {
@@ -151,11 +154,13 @@ proptest! {
                 },
                 Step::Complete { at } | Step::Forbid { at } => {
                     let forbid = matches!(step, Step::Forbid { .. });
-                    let first = boxes[at].end(if forbid { End::Forbidden } else { End::Complete });
+                    let acted = boxes[at].end(if forbid { End::Revoked } else { End::Complete });
                     let model = &mut model.boxes[at];
-                    prop_assert_eq!(first, !model.ended && !model.over);
-                    if first && forbid {
+                    // What was completed can still be taken back.
+                    prop_assert_eq!(acted, !model.over && (!model.ended || forbid && !model.forbidden));
+                    if acted && forbid {
                         model.queue.clear();
+                        model.forbidden = true;
                     }
                     model.ended = true;
                 }
@@ -169,6 +174,10 @@ proptest! {
             }
             prop_assert_eq!(outbox.is_slow(), model.slow);
             prop_assert_eq!(outbox.bytes(), model.bytes());
+            let gauge = |name| metrics.to_value().get(name).map(Value::to_json);
+            let waiting: usize = model.boxes.iter().map(|model| model.queue.len()).sum();
+            prop_assert_eq!(gauge("queued_messages"), Some(waiting.to_string()));
+            prop_assert_eq!(gauge("queued_bytes"), Some(model.bytes().to_string()));
             for (real, model) in boxes.iter().zip(&model.boxes) {
                 prop_assert_eq!(real.waiting(), model.queue.len());
             }

@@ -8,6 +8,7 @@ use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::index::{Condition, Index, Verdict};
 use fraiseql_subs_engine::predicate::{Bound, Expr, OperandKind, Predicate};
 use fraiseql_subs_engine::security::Viewer;
+use fraiseql_subs_engine::security::federation::Sources;
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -451,7 +452,7 @@ proptest! {
         let mut conditions: Vec<Condition> = Vec::new();
         for (types, where_, rows, arguments) in &declared {
             let [where_, rows] = [where_, rows].map(|expr| expr.as_ref().map(|expr| bind(expr, arguments, &fields)));
-            let condition = Condition::new(types.as_deref(), where_, rows);
+            let condition = Condition::new(types.as_deref(), Sources::Any, where_, rows);
             if index.get(condition.key()).is_none() {
                 index.insert(&condition, conditions.len());
                 conditions.push(condition);
@@ -473,14 +474,14 @@ proptest! {
                         scanned.push(at);
                     }
                     Verdict::Rows => by_rows += 1,
-                    Verdict::EventType | Verdict::Where => {}
+                    _ => {}
                 }
             }
             let mut found = Vec::new();
-            let filtered = index.matches(&event, |at| found.push(*at));
+            let withheld = index.matches(&event, |at| found.push(*at));
             found.sort_unstable();
             prop_assert_eq!(found, scanned);
-            prop_assert!(filtered <= by_rows);
+            prop_assert!(withheld.rows <= by_rows && withheld.sources == 0);
         }
         for condition in &conditions {
             index.remove(condition.key());
@@ -523,7 +524,7 @@ fn every_pair_is_what_the_model_says() {
             let place = json!(["data", ["a"]]);
             let expr = if turned { json!([test, side, place]) } else { json!([test, place, side]) };
             let [yes, no] = [expr.clone(), json!(["~", expr])].map(|expr| {
-                let condition = Condition::new(None, Some(bind(&expr, &arguments, &fields)), None);
+                let condition = Condition::new(None, Sources::Any, Some(bind(&expr, &arguments, &fields)), None);
                 let mut index = Index::default();
                 index.insert(&condition, ());
                 (condition, index)
@@ -628,7 +629,7 @@ fn all_else_is_typed_json() {
 fn objects_are_found_whatever_their_order_of_keys() {
     let is = json!(["==", ["data", ["x"]], ["literal", {"a": 1, "b": 2}]]);
     let mut index = Index::default();
-    index.insert(&Condition::new(None, Some(bind(&is, &json!({}), &json!({}))), None), ());
+    index.insert(&Condition::new(None, Sources::Any, Some(bind(&is, &json!({}), &json!({}))), None), ());
     let found = |text: &str| {
         let mut found = 0;
         let event = Event { data: Value::parse(text.as_bytes()).unwrap(), ..event("e", &json!({}), None) };
@@ -697,10 +698,11 @@ fn unknown_names_are_refused() {
 #[test]
 fn conditions_fold_and_share_a_key() {
     let none = json!({"user_id": null, "claims": {}});
-    let condition = |expr: &Json, arguments: &Json| Condition::new(None, Some(bind(expr, arguments, &none)), None);
+    let condition =
+        |expr: &Json, arguments: &Json| Condition::new(None, Sources::Any, Some(bind(expr, arguments, &none)), None);
     let id = json!(["==", ["data", ["id"]], ["argument", "id", []]]);
     let optional = json!(["|", ["is_null", ["argument", "id", []]], id]);
-    assert_eq!(condition(&optional, &json!({})).key(), Condition::new(None, None, None).key());
+    assert_eq!(condition(&optional, &json!({})).key(), Condition::new(None, Sources::Any, None, None).key());
     assert_eq!(condition(&optional, &json!({"id": "1"})).key(), condition(&id, &json!({"id": "1"})).key());
     assert_ne!(condition(&id, &json!({"id": "1"})).key(), condition(&id, &json!({"id": "2"})).key());
     assert!(condition(&id, &json!({})).is_never());
@@ -737,7 +739,7 @@ fn conditions(groups: usize) -> Vec<Condition> {
         let arguments = json!({"id": group.to_string(), "any": -(group as i64), "ats": [at]});
         let where_ = bind(&shapes[group % shapes.len()], &arguments, &json!({}));
         let types = ["e".to_owned(), format!("type{group}")];
-        Condition::new(Some(&types), Some(where_), None)
+        Condition::new(Some(&types), Sources::Any, Some(where_), None)
     };
     (0..groups).map(condition).collect()
 }

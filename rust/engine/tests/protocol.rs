@@ -11,10 +11,13 @@
 //! < TEXT                  the server sends exactly this text frame
 //! <close CODE REASON      the server closes, exactly so
 //! = authenticate JSON     the auth handler is asked with this payload
+//! = refresh N JSON        it is asked again, with this object; its answer goes by this number                (machine)
 //! = subscribe JSON        an operation starts; members that are null are left out
 //! = complete ID           an operation was completed by the client
 //! ! acknowledge           the auth handler says yes      (machine: a payload for the ack may follow)
 //! ! refuse                the auth handler says no
+//! ! refreshed N JSON      it says yes to a refresh: when the authority ends                                  (machine)
+//! ! unrefreshed N         it says no                                                                         (machine)
 //! ! next ID RESULT        an event comes for this operation, if it is live   (machine: extensions may follow)
 //! ! complete ID           the application ends this operation, if it is live
 //! ! answer ID RESULT      the engine has the answer to a query: over a socket it comes by itself
@@ -49,6 +52,7 @@ const SETTINGS: Settings = Settings {
     pong_timeout: Duration::from_secs(10),
     max_message_bytes: 262_144,
     max_operations: 100,
+    refreshable: true,
 };
 
 const ACKNOWLEDGED: [&str; 4] =
@@ -123,6 +127,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<(), String> {
         "ping_interval" => settings.ping_interval = Duration::from_secs_f64(number),
         "pong_timeout" => settings.pong_timeout = Duration::from_secs_f64(number),
         "max_message_bytes" => settings.max_message_bytes = number as usize,
+        "auth_handler" => settings.refreshable = number != 0.0,
         "max_subscriptions_per_connection" => settings.max_operations = number as usize,
         _ => return Err("unknown limit".into()),
     }
@@ -201,6 +206,11 @@ impl Connection {
                 let action = self.protocol.refuse();
                 self.act(action);
             }
+            "refreshed" | "unrefreshed" => {
+                let number = first.parse().map_err(|_| "no number")?;
+                let action = self.protocol.refreshed(number, (verb == "refreshed").then_some(second));
+                self.act(action);
+            }
             "close" => {
                 let code = first.parse().map_err(|_| "no code")?;
                 let action = self.protocol.close(Close::new(code, second.to_owned()));
@@ -265,6 +275,7 @@ impl Connection {
         let line = match action {
             Action::Send(text) => format!("< {text}"),
             Action::Authenticate(payload) => format!("= authenticate {}", payload.to_json()),
+            Action::Refresh(number, payload) => format!("= refresh {number} {}", payload.to_json()),
             Action::Subscribe(subscribe) => {
                 let line = format!("= subscribe {}", json(&subscribe));
                 self.operations.insert(subscribe.id.to_string(), subscribe.id);
@@ -437,6 +448,9 @@ proptest! {
             match action {
                 None => {}
                 Some(Action::Send(text)) => prop_assert!(Value::parse(text.as_bytes()).is_ok(), "{text}"),
+                Some(Action::Refresh(number, payload)) => {
+                    prop_assert!(payload.as_object().is_some() && protocol.is_refreshing(number));
+                }
                 Some(Action::Authenticate(payload)) => prop_assert!(payload.as_object().is_some()),
                 Some(Action::Subscribe(subscribe)) => {
                     prop_assert!(protocol.is_acknowledged() && !subscribe.id.is_empty());

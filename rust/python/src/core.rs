@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
+use fraiseql_subs_engine::audit::{self, Record, Writer};
 use fraiseql_subs_engine::bus::{BusError, EventBus, MemoryBus, Published};
+use fraiseql_subs_engine::connection::Offer;
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::limits::Limits;
-use fraiseql_subs_engine::metrics::Metrics;
-use fraiseql_subs_engine::operation::Documents;
+use fraiseql_subs_engine::operation::Request;
+use fraiseql_subs_engine::revocation::Revocation;
 use fraiseql_subs_engine::schema::{Schema as EngineSchema, SchemaError, SchemaInput};
 use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::value::{Object, Value};
@@ -24,7 +26,7 @@ use crate::calls::{Functions, Port};
 use crate::runtime::{Tokio, runtime};
 use crate::socket::Socket;
 use crate::stream::{Ask, Subscription};
-use crate::wake::Bridge;
+use crate::wake::{Bridge, OnLoop};
 use crate::{convert, errors};
 
 /// A schema that was built and validated.
@@ -65,7 +67,39 @@ enum BusInput {
 pub(crate) struct Core {
     parts: Parts,
     functions: Arc<Functions>,
+    trail: Arc<Trail>,
     run: Mutex<Option<Arc<Run>>>,
+}
+
+/// Brings audit records to Python's logging, on the loop that entered the manager.
+struct Trail {
+    /// Python's `write(event, reason, user_id, tenant_id, connection_id, suppressed)`.
+    write: Arc<Py<PyAny>>,
+    home: Mutex<Option<Arc<Bridge>>>,
+}
+
+impl Writer for Trail {
+    fn write(&self, record: Record) {
+        let home = self.home.lock().clone();
+        if let Some(home) = home {
+            home.push(Arc::new(Entry { record, write: self.write.clone() }));
+        }
+    }
+}
+
+/// A record on its way.
+struct Entry {
+    record: Record,
+    write: Arc<Py<PyAny>>,
+}
+
+impl OnLoop for Entry {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let Record { event, reason, user_id, tenant_id, connection_id, suppressed } = &self.record;
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+        let viewer = (text(user_id), text(tenant_id), text(connection_id));
+        self.write.bind(py).call1((*event, &**reason, viewer.0, viewer.1, viewer.2, suppressed)).map(drop)
+    }
 }
 
 /// What became of a start; told in the interpreter, which the runtime's own threads do not enter.
@@ -131,7 +165,7 @@ impl Run {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit))]
     fn new(
         schema: &Schema,
         bus: &str,
@@ -143,21 +177,23 @@ impl Core {
         abandon: Py<PyAny>,
         mask: Py<PyAny>,
         nested: Py<PyAny>,
+        audit: Py<PyAny>,
     ) -> PyResult<Core> {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let BusInput::Memory { history } = serde_json::from_str(bus).map_err(invalid)?;
         let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
-        let documents = Arc::new(Documents::new(schema.0.clone(), &limits));
-        let parts = Parts { documents, bus, metrics: Arc::new(Metrics::default()), limits, multi_tenant };
+        let trail = Arc::new(Trail { write: Arc::new(audit), home: Mutex::new(None) });
+        let parts = Parts::new(schema.0.clone(), bus, limits, multi_tenant, trail.clone());
         let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
-        Ok(Core { parts, functions, run: Mutex::new(None) })
+        Ok(Core { parts, functions, trail, run: Mutex::new(None) })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
     fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = py.import("asyncio")?.call_method0("get_running_loop")?;
         let home = Bridge::open(&running)?;
+        *self.trail.home.lock() = Some(home.clone());
         let port = Port::new(home.clone(), self.functions.clone());
         let engine = Engine::new(self.parts.clone(), port, runtime()?.handle().clone());
         let run = Run {
@@ -197,6 +233,8 @@ impl Core {
             std::mem::forget(run);
             return;
         }
+        let home = self.trail.home.lock().take();
+        drop(home);
         let bridges: Vec<_> = run.bridges.lock().drain().map(|(_, bridge)| bridge).collect();
         for bridge in bridges.iter().chain([&run.home]) {
             bridge.close(py);
@@ -273,7 +311,18 @@ impl Core {
     ) -> PyResult<Subscription> {
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
-        let ask = Ask::new(query, operation_name, variables, viewer, subscription_id, connection_id, framing, resume)?;
+        let authorisation = slf.get().parts.revocations.begin();
+        let ask = Ask::new(
+            query,
+            operation_name,
+            variables,
+            viewer,
+            subscription_id,
+            connection_id,
+            framing,
+            resume,
+            authorisation,
+        )?;
         Ok(Subscription::new(slf.clone().unbind(), ask))
     }
 
@@ -285,8 +334,54 @@ impl Core {
         finish: Py<PyAny>,
         interrupt: Py<PyAny>,
         introspection: bool,
+        authenticates: bool,
     ) -> PyResult<Socket> {
-        Socket::open(py, &*self.running(py)?, send, finish, interrupt, introspection)
+        let offer = Offer { introspection, authenticates };
+        Socket::open(py, &*self.running(py)?, send, finish, interrupt, offer)
+    }
+
+    /// Notes that a connection was refused before there was a socket.
+    fn refused(&self, reason: String) {
+        self.parts.audit.note(audit::Kind::ConnectionRefused, None, None, reason);
+    }
+
+    /// Ends everybody whom this names. Returns how many in this process, and a future that is done when nothing of an event is handed
+    /// over for them any more.
+    fn revoke<'py>(
+        &self,
+        py: Python<'py>,
+        user_id: Option<&str>,
+        tenant_id: Option<&str>,
+        connection_id: Option<&str>,
+    ) -> PyResult<(usize, Bound<'py, PyAny>)> {
+        let text = |text: Option<&str>| text.map(Arc::from);
+        let (user_id, tenant_id, connection_id) = (text(user_id), text(tenant_id), text(connection_id));
+        let (ended, done) = self.running(py)?.engine.revoke(Revocation { user_id, tenant_id, connection_id });
+        Ok((ended, future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(done.await)) })?))
+    }
+
+    /// What would become of an event, given as the arguments of `publish`, for such a subscription: stage, reason, masked fields.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.explain`")]
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as an array")]
+    #[pyo3(signature = (query, event, *, previous, variables, operation_name, context, viewer))]
+    fn explain(
+        &self,
+        py: Python<'_>,
+        query: &str,
+        event: [Bound<'_, PyAny>; 5],
+        previous: &Bound<'_, PyAny>,
+        variables: &Bound<'_, PyAny>,
+        operation_name: Option<&str>,
+        context: Py<PyAny>,
+        viewer: &str,
+    ) -> PyResult<(&'static str, String, Vec<String>)> {
+        let [event_type, channel, data, tenant_id, source] = &event;
+        let event = self::event(event_type, channel, data, tenant_id, source, previous)?;
+        let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
+        let viewer = Arc::new(parse_viewer(viewer, context)?);
+        let request = Request { query, operation_name, variables: &variables, introspection: false };
+        let found = py.detach(|| self.parts.gate.explain(&request, &viewer, &event, Utc::now()));
+        Ok((found.stage, found.reason, found.masked.into_iter().map(String::from).collect()))
     }
 
     /// Ends a subscription; returns whether it existed.
@@ -304,7 +399,7 @@ impl Core {
 
     /// How many documents were parsed since the manager was made.
     fn parses(&self) -> u64 {
-        self.parts.documents.parses()
+        self.parts.gate.documents.parses()
     }
 
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

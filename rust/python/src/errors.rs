@@ -51,7 +51,8 @@ pub(crate) fn open(py: Python<'_>, error: &OpenError) -> PyErr {
     match error {
         OpenError::InUse(reason) => PyValueError::new_err(reason.clone()),
         OpenError::Rejected(rejection) => match rejection {
-            Rejection::Forbidden => raise(py, "Forbidden", ()),
+            Rejection::Forbidden(_) => raise(py, "Forbidden", ()),
+            Rejection::Limited(_, reason) => raise(py, "LimitExceeded", (*reason,)),
             Rejection::HistoryLost => raise(py, "HistoryLost", (rejection.to_string(),)),
             Rejection::BusUnavailable(reason) => raise(py, "BusUnavailable", (reason,)),
             Rejection::Stopped => not_running(py),

@@ -8,9 +8,10 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use fraiseql_subs_engine::connection::{Connection, Outgoing};
+use fraiseql_subs_engine::connection::{Connection, Offer, Outgoing, Question};
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::protocol::{Close, Frame};
+use fraiseql_subs_engine::tasks::UnderWay;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
@@ -82,6 +83,7 @@ impl Writer {
         let Some(connection) = self.connection() else {
             return Ok(());
         };
+        let handing = connection.hand();
         connection.listen();
         while let Some(outgoing) = connection.next() {
             let text = match outgoing {
@@ -95,7 +97,7 @@ impl Writer {
             match first {
                 Ok(None) => {}
                 Ok(Some((steps, first))) => {
-                    let done = Sent(self.clone());
+                    let done = Sent { writer: self.clone(), handing: Mutex::new(Some(handing)) };
                     let task = self.finish.bind(py).call1((steps, first, done))?;
                     *self.sending.lock() = Some(task.unbind());
                     return Ok(());
@@ -134,16 +136,21 @@ impl Writer {
 
 /// What a suspended send calls when it is done.
 #[pyclass(frozen)]
-struct Sent(Arc<Writer>);
+struct Sent {
+    writer: Arc<Writer>,
+    handing: Mutex<Option<UnderWay>>,
+}
 
 #[pymethods]
 impl Sent {
     fn __call__(&self, py: Python<'_>, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
-        let task = self.0.sending.lock().take();
+        let task = self.writer.sending.lock().take();
         drop(task);
+        let handing = self.handing.lock().take();
+        drop(handing);
         match error {
-            Some(error) => self.0.failed(py, error),
-            None => self.0.send_all(py),
+            Some(error) => self.writer.failed(py, error),
+            None => self.writer.send_all(py),
         }
     }
 }
@@ -155,7 +162,7 @@ impl Socket {
         send: Py<PyAny>,
         finish: Py<PyAny>,
         interrupt: Py<PyAny>,
-        introspection: bool,
+        offer: Offer,
     ) -> PyResult<Socket> {
         let bridge = run.bridge(py)?;
         let receiving = py.import("asyncio")?.call_method0("current_task")?.unbind();
@@ -170,7 +177,7 @@ impl Socket {
             closing: OnceLock::new(),
         });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
-        let connection = Connection::open(&run.engine, waker, introspection);
+        let connection = Connection::open(&run.engine, waker, offer);
         let _ = writer.connection.set(connection);
         // What was to be sent before the writer knew its connection.
         writer.bridge.push(writer.clone());
@@ -190,13 +197,14 @@ impl Socket {
         self.connection().map_or("", |connection| &connection.id)
     }
 
-    /// Takes a text frame, or `None` for a binary one. Returns what the auth handler has to judge, where it has to.
-    fn receive<'py>(&self, py: Python<'py>, text: Option<&str>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// Takes a text frame, or `None` for a binary one. Returns what the auth handler has to judge, where it has to, with the number
+    /// that its answer goes by; 0 is the number of the first question.
+    fn receive<'py>(&self, py: Python<'py>, text: Option<&str>) -> PyResult<Option<(u64, Bound<'py, PyAny>)>> {
         let Some(connection) = self.connection() else {
             return Ok(None);
         };
-        let payload = connection.receive(text.map_or(Frame::Binary, Frame::Text));
-        payload.map(|payload| convert::to_python(py, &payload)).transpose()
+        let question = connection.receive(text.map_or(Frame::Binary, Frame::Text));
+        question.map(|Question { number, payload }| Ok((number, convert::to_python(py, &payload)?))).transpose()
     }
 
     /// A text frame that is no valid Unicode: closes as the protocol says.
@@ -207,18 +215,18 @@ impl Socket {
     }
 
     /// The auth handler has accepted this viewer.
-    fn accept(&self, context: Py<PyAny>, viewer: &str) -> PyResult<()> {
+    fn accept(&self, question: u64, context: Py<PyAny>, viewer: &str) -> PyResult<()> {
         let viewer = parse_viewer(viewer, context)?;
         if let Some(connection) = self.connection() {
-            connection.authenticated(Some(viewer));
+            connection.answered(question, Ok(viewer));
         }
         Ok(())
     }
 
-    /// The auth handler has refused.
-    fn refuse(&self) {
+    /// The auth handler has refused, for a reason that operators are told.
+    fn refuse(&self, question: u64, reason: String) {
         if let Some(connection) = self.connection() {
-            connection.authenticated(None);
+            connection.answered(question, Err(reason.into()));
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::protocol::Resume;
+use fraiseql_subs_engine::revocation::Authorisation;
 use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::stream::{Ask as EngineAsk, Delivery, Framing, Stream};
 use fraiseql_subs_engine::value::Value;
@@ -30,6 +31,8 @@ pub(crate) struct Ask {
     connection_id: Option<Arc<str>>,
     framing: Framing,
     resume: Resume,
+    /// Until it is entered.
+    authorisation: Mutex<Option<Authorisation>>,
 }
 
 impl Ask {
@@ -43,6 +46,7 @@ impl Ask {
         connection_id: Option<&str>,
         framing: &str,
         resume: &Bound<'_, PyAny>,
+        authorisation: Authorisation,
     ) -> PyResult<Ask> {
         let framing = match framing {
             "next" => Framing::Next,
@@ -59,7 +63,8 @@ impl Ask {
             _ => return Err(PyTypeError::new_err("resume: expected True, a token or None")),
         };
         let (id, connection_id) = (id.into(), connection_id.map(Arc::from));
-        Ok(Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume })
+        let authorisation = Mutex::new(Some(authorisation));
+        Ok(Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation })
     }
 }
 
@@ -119,7 +124,11 @@ impl Subscription {
             return Ok(());
         }
         let run = self.core.bind(py).get().running(py)?;
-        let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume } = &*self.ask;
+        let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation } =
+            &*self.ask;
+        let Some(authorisation) = authorisation.lock().take() else {
+            return Err(PyRuntimeError::new_err("a subscription that could not be entered cannot be entered again"));
+        };
         let ask = EngineAsk {
             request: Request { query, operation_name: operation_name.as_deref(), variables, introspection: false },
             viewer: viewer.clone(),
@@ -127,6 +136,7 @@ impl Subscription {
             connection_id: connection_id.clone(),
             framing: *framing,
             resume: resume.clone(),
+            authorisation,
         };
         let waker = Arc::new(Waker(Arc::downgrade(&self.reader)));
         let stream = Stream::open(&run.engine, &ask, waker).map_err(|error| errors::open(py, &error))?;

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::{BoxFuture, BusError, EventBus, Position, Published, Receiver, Status};
 use crate::event::{Event, Offset};
+use crate::revocation::Revocation;
 
 /// Events of this process, with an optional history for each channel.
 pub struct MemoryBus {
@@ -69,6 +70,11 @@ impl EventBus for MemoryBus {
                 receiver.receive(event);
             }
         }
+        Published::Now
+    }
+
+    fn revoke(&self, _revocation: &Arc<Revocation>) -> Published {
+        // There are no others.
         Published::Now
     }
 

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::event::{Event, Offset};
+use crate::revocation::Revocation;
 
 mod memory;
 
@@ -77,6 +78,8 @@ pub trait Receiver: Send + Sync {
     fn receive(&self, event: Arc<Event>);
     /// Events of this channel may have been lost.
     fn gap(&self, channel: &str);
+    /// Another process has revoked somebody.
+    fn revoke(&self, revocation: &Arc<Revocation>);
 }
 
 /// The outcome of a publish: at once where the bus is this process, else later.
@@ -95,6 +98,8 @@ pub trait EventBus: Send + Sync {
     fn disconnect(&self) -> BoxFuture<'_, ()>;
     /// Publishes all of these or none. The bus sets their offsets.
     fn publish(&self, events: Vec<Event>) -> Published;
+    /// Tells the other processes of a revocation; they have it when this is done, or as soon as the bus reaches them.
+    fn revoke(&self, revocation: &Arc<Revocation>) -> Published;
     /// Somebody here wants the events of a channel.
     fn watch(&self, channel: &Arc<str>);
     /// Nobody here wants them any more.

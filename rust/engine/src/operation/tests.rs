@@ -16,6 +16,9 @@ pub(crate) fn limits() -> Limits {
 
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
+
+use crate::admission::{Admitted, Gate};
 use crate::schema::tests::{declaration, schema};
 use crate::schema::{Declaration, SchemaInput};
 
@@ -30,23 +33,28 @@ const SDL: &str = "
     type Item { id: ID! order: Order }
     input Where { all: [Where!] name: String }";
 
-fn documents(sdl: &str) -> Documents {
-    Documents::new(schema(sdl), &limits())
+fn documents(sdl: &str) -> Gate {
+    Gate::new(schema(sdl), &limits(), false)
+}
+
+fn ask(gate: &Gate, request: &Request<'_>) -> Result<Admitted, Rejection> {
+    gate.admit(request, &Arc::default(), Utc::now())
 }
 
 fn request<'a>(query: &'a str, variables: &'a Value) -> Request<'a> {
     Request { query, operation_name: None, variables, introspection: true }
 }
 
-fn admit(documents: &Documents, query: &str, variables: &str, held: &[&str]) -> Result<Admitted, Rejection> {
+fn admit(documents: &Gate, query: &str, variables: &str, held: &[&str]) -> Result<Admitted, Rejection> {
     let variables = Value::parse(variables.as_bytes()).expect("JSON");
     let permissions = held.iter().map(|permission| Box::from(*permission)).collect();
-    documents.admit(&request(query, &variables), &Viewer { permissions, ..Viewer::default() })
+    let viewer = Arc::new(Viewer { permissions, ..Viewer::default() });
+    documents.admit(&request(query, &variables), &viewer, Utc::now())
 }
 
-fn subscription(documents: &Documents, query: &str, variables: &str, held: &[&str]) -> Operation {
+fn subscription(documents: &Gate, query: &str, variables: &str, held: &[&str]) -> Operation {
     match admit(documents, query, variables, held) {
-        Ok(Admitted::Subscription(operation)) => operation,
+        Ok(Admitted::Subscription(admission)) => admission.operation,
         other => panic!("{query}: {other:?}"),
     }
 }
@@ -58,7 +66,7 @@ fn refused(result: Result<Admitted, Rejection>) -> String {
             let place = errors[0].locations.first().map_or_else(String::new, |at| format!(" {at:?}"));
             format!("{} {}{place}", errors[0].code, errors[0].message)
         }
-        Err(Rejection::Forbidden) => "FORBIDDEN".into(),
+        Err(Rejection::Forbidden(_)) => "FORBIDDEN".into(),
         other => panic!("{other:?}"),
     }
 }
@@ -173,10 +181,10 @@ fn says_what_is_wrong_with_a_request() {
         let variables = Value::Null;
         let mut request = request(query, &variables);
         request.operation_name = name;
-        let found = refused(documents.admit(&request, &Viewer::default()));
+        let found = refused(ask(&documents, &request));
         assert!(found.starts_with(expected), "{query}\n{found}\n{expected}");
     }
-    let found = refused(documents.admit(&request("subscription { at }", &Value::List(vec![])), &Viewer::default()));
+    let found = refused(ask(&documents, &request("subscription { at }", &Value::List(vec![]))));
     assert_eq!(found, "BAD_USER_INPUT Variables must be an object.");
 }
 
@@ -187,7 +195,7 @@ fn answers_introspection() {
     let ask = |query: &str, introspection: bool| {
         let mut request = request(query, &variables);
         request.introspection = introspection;
-        match documents.admit(&request, &Viewer::default()) {
+        match ask(&documents, &request) {
             Ok(Admitted::Answer(answer)) => answer,
             other => refused(other),
         }
@@ -231,7 +239,7 @@ fn introspection_is_counted_before_it_is_made() {
         .collect();
     let sdl = format!("{types} type Subscription {{ a: T0 }}");
     let answer = |query: &str, max_result_bytes: usize| {
-        let documents = Documents::new(schema(&sdl), &Limits { max_result_bytes, ..limits() });
+        let documents = Gate::new(schema(&sdl), &Limits { max_result_bytes, ..limits() }, false);
         admit(&documents, query, "{}", &[]).map(|admitted| match admitted {
             Admitted::Answer(answer) => answer,
             other => panic!("{other:?}"),
@@ -265,11 +273,11 @@ fn a_known_document_is_not_parsed_again_and_nonsense_is_not_kept() {
         assert_eq!(operation.arguments_key.as_ref(), format!("{{\"day\":{at},}}"));
         assert_eq!(operation.channel, "at");
     }
-    assert_eq!(documents.parses(), 1);
+    assert_eq!(documents.documents.parses(), 1);
     for _ in 0..3 {
         refused(admit(&documents, "subscription { nope }", "{}", &[]));
     }
-    assert_eq!((documents.parses(), documents.cache.lock().by_text.len()), (4, 1));
+    assert_eq!((documents.documents.parses(), documents.documents.cache.lock().by_text.len()), (4, 1));
 }
 
 #[test]
@@ -281,12 +289,12 @@ fn the_cache_is_bounded_and_keeps_what_is_used() {
         subscription(&documents, good, "{}", &[]);
     }
     let parses = MAX_DOCUMENTS as u64 + 201;
-    assert_eq!((documents.parses(), documents.cache.lock().by_text.len()), (parses, MAX_DOCUMENTS));
+    assert_eq!((documents.documents.parses(), documents.documents.cache.lock().by_text.len()), (parses, MAX_DOCUMENTS));
     let large = |at: usize| format!("subscription S{at} {{ order(note: \"{}\") {{ id }} }}", "x".repeat(60_000));
     for at in 0..800 {
         subscription(&documents, &large(at), "{}", &[]);
     }
-    let cache = documents.cache.lock();
+    let cache = documents.documents.cache.lock();
     assert!(cache.weight <= MAX_WEIGHT && cache.weight > MAX_WEIGHT / 2, "{}", cache.weight);
     assert_eq!(cache.weight, cache.by_text.values().map(|(_, known)| known.document.weight).sum::<usize>());
 }
@@ -328,7 +336,7 @@ fn plans_that_nobody_holds_leave_no_memory() {
     for (at, plan) in held.iter().enumerate() {
         assert!(Arc::ptr_eq(plan, &subscription(&documents, query, &format!("{{\"cur\": \"h{at}\"}}"), &[]).plan));
     }
-    let cache = documents.cache.lock();
+    let cache = documents.documents.cache.lock();
     let known = &cache.by_text[query].1;
     let plans = known.plans.lock();
     assert!(plans.by_key.len() < 2_000, "{}", plans.by_key.len());
@@ -353,7 +361,7 @@ fn permissions_part_plans_only_where_they_matter() {
         .expect("guards"),
         ..SchemaInput::default()
     };
-    let documents = Documents::new(Schema::build(input).expect("a schema"), &limits());
+    let documents = Gate::new(Schema::build(input).expect("a schema"), &limits(), false);
     let total = "subscription { order(id: \"7\") { total next { total } } }";
     let plan = |held: &[&str]| subscription(&documents, total, "{}", held).plan;
     let (with, without) = (plan(&["orders", "totals"]), plan(&["orders"]));
@@ -385,7 +393,7 @@ fn permissions_part_plans_only_where_they_matter() {
 fn size_is_counted_as_if_fragments_were_inlined() {
     let mut limits = limits();
     (limits.max_query_depth, limits.max_query_fields, limits.max_query_aliases) = (3, 6, 2);
-    let documents = Documents::new(schema(SDL), &limits);
+    let documents = Gate::new(schema(SDL), &limits, false);
     for (query, expected) in [
         ("subscription { order { id next { id } } }", ""),
         ("subscription { order { id next { next { id } } } }", "LIMIT_EXCEEDED The operation is deeper than 3."),

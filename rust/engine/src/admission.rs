@@ -1,0 +1,193 @@
+//! Admission: the one place where all five modules stand, in order. [`Gate::admit`] decides when somebody asks for a subscription,
+//! [`Admission::judge`] what becomes of an event for it.
+//!
+//! Who is admitted carries the decisions along: tenant and channel are where it is routed, sources and rows are bound into its
+//! [`Condition`], masked fields are gone from its plan. Nothing that is shared with others is joined before.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Rejection;
+use crate::event::{Audience, Event};
+use crate::index::{Condition, Verdict};
+use crate::limits::Limits;
+use crate::operation::{Asked, Documents, Operation, Request};
+use crate::predicate::Predicate;
+use crate::schema::{Kind, Schema};
+use crate::security::{Decision, Module, Refusal, Viewer, federation, fields, tenant};
+
+/// Admits requests against one schema.
+pub struct Gate {
+    /// The documents that clients have sent.
+    pub documents: Documents,
+    /// Whether everybody must have a tenant.
+    pub multi_tenant: bool,
+}
+
+/// What becomes of a request that is not rejected.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It may be started.
+    Subscription(Admission),
+    /// The ExecutionResult, as JSON, of a query for introspection.
+    Answer(String),
+}
+
+/// A subscription that every module has let pass.
+#[derive(Debug)]
+pub struct Admission {
+    /// What is asked for.
+    pub operation: Operation,
+    /// Who asks.
+    pub viewer: Arc<Viewer>,
+    /// What it asks of the events of its channel and tenant.
+    pub condition: Condition,
+}
+
+/// What a dry run finds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What decided: `request`, `forbidden`, or the verdict about the event.
+    pub stage: &'static str,
+    /// In words, for operators: rule, path and values.
+    pub reason: String,
+    /// `Type.field` of what the viewer's permissions null.
+    pub masked: Vec<Box<str>>,
+}
+
+impl Gate {
+    /// A gate without documents.
+    pub fn new(schema: Arc<Schema>, limits: &Limits, multi_tenant: bool) -> Gate {
+        Gate { documents: Documents::new(schema, limits), multi_tenant }
+    }
+
+    /// Whether a viewer may do anything at all here.
+    pub fn enter(&self, viewer: &Viewer, now: DateTime<Utc>) -> Result<(), Refusal> {
+        if viewer.is_expired(now) {
+            return Err(Refusal::ended("the context has expired"));
+        }
+        match tenant::decide(self.multi_tenant, viewer.tenant_id.as_deref()) {
+            Decision::Allow => Ok(()),
+            Decision::Refuse => Err(Refusal::by(Module::Tenant, "the viewer has no tenant")),
+        }
+    }
+
+    /// Decides about a request. Whoever is refused by one module learns nothing of what the next ones would say.
+    pub fn admit(
+        &self,
+        request: &Request<'_>,
+        viewer: &Arc<Viewer>,
+        now: DateTime<Utc>,
+    ) -> Result<Admitted, Rejection> {
+        self.enter(viewer, now)?;
+        let asked = match self.documents.open(request)? {
+            Asked::Subscription(asked) => asked,
+            Asked::Answer(json) => return Ok(Admitted::Answer(json)),
+        };
+        if let Some(refusal) = fields::refusal(&asked.coordinate(), asked.guard(), viewer) {
+            return Err(refusal.into());
+        }
+        let field = asked.field.clone();
+        let coerced = asked.coerce(request)?;
+        for rule in &field.scope {
+            if !rule.decide(&coerced.arguments, viewer).is_allowed() {
+                return Err(Refusal::by(Module::Scope, rule.describe(&coerced.arguments, viewer)).into());
+            }
+        }
+        let declared = field.declaration.sources.as_deref();
+        let no_source = |reason| Err(Refusal::by(Module::Sources, reason).into());
+        let Some(sources) = federation::intersect(declared, viewer.sources.as_ref()) else {
+            return no_source("there is no source that both the field and the viewer allow");
+        };
+        if field.declaration.kind == Kind::Generator && viewer.sources.is_some() {
+            return no_source("the viewer is limited to sources, and nobody can tell those of a generator");
+        }
+        let operation = coerced.plan(viewer)?;
+        let bind = |predicate: &Option<Predicate>| Some(predicate.as_ref()?.bind(&operation.arguments, viewer));
+        let (where_, rows) = (bind(&field.where_), bind(&field.rows));
+        let condition = Condition::new(field.declaration.event_types.as_deref(), sources, where_, rows);
+        Ok(Admitted::Subscription(Admission { operation, viewer: viewer.clone(), condition }))
+    }
+
+    /// What would become of an event for such a subscription, and why. Nothing is called and nothing published.
+    pub fn explain(
+        &self,
+        request: &Request<'_>,
+        viewer: &Arc<Viewer>,
+        event: &Event,
+        now: DateTime<Utc>,
+    ) -> Explanation {
+        let refused = |stage, reason: Cow<'_, str>| Explanation { stage, reason: reason.into(), masked: Vec::new() };
+        let admission = match self.admit(request, viewer, now) {
+            Ok(Admitted::Subscription(admission)) => admission,
+            Ok(Admitted::Answer(_)) => return refused("request", "a query for the schema hears of no event".into()),
+            Err(Rejection::Forbidden(refusal)) => return refused("forbidden", refusal.reason),
+            Err(rejection) => return refused("request", rejection.to_string().into()),
+        };
+        if admission.operation.field.declaration.kind == Kind::Generator {
+            return refused("request", "a generator finds its events itself".into());
+        }
+        let verdict = match tenant::decide_event(self.multi_tenant, &event.audience) {
+            Decision::Allow => admission.judge(event),
+            Decision::Refuse => Verdict::Tenant,
+        };
+        Explanation {
+            stage: verdict.name(),
+            reason: admission.describe(verdict, event),
+            masked: admission.operation.plan.masked.to_vec(),
+        }
+    }
+}
+
+impl Admission {
+    /// What becomes of an event: routing by tenant and channel, then what the index asks.
+    pub fn judge(&self, event: &Event) -> Verdict {
+        if !tenant::route(&event.audience, self.viewer.tenant_id.as_deref()).is_allowed() {
+            Verdict::Tenant
+        } else if *event.channel != *self.operation.channel {
+            Verdict::Channel
+        } else {
+            self.condition.judge(event)
+        }
+    }
+
+    /// A verdict in words: the rule, and what stood on its sides.
+    fn describe(&self, verdict: Verdict, event: &Event) -> String {
+        let Operation { field, arguments, channel, .. } = &self.operation;
+        let rule = |rule: &Option<Predicate>| {
+            rule.as_ref().map_or_else(String::new, |rule| rule.describe(event, arguments, &self.viewer))
+        };
+        match verdict {
+            Verdict::Match => "every stage says yes".into(),
+            Verdict::Tenant => {
+                let audience = match &event.audience {
+                    Audience::All => "every tenant".into(),
+                    Audience::Tenant(tenant) => format!("tenant {}", quoted(tenant.as_deref())),
+                };
+                format!(
+                    "the event is for {audience}, the viewer's tenant is {}",
+                    quoted(self.viewer.tenant_id.as_deref())
+                )
+            }
+            Verdict::Channel => {
+                format!("the event is on channel {:?}, the subscription on {channel:?}", &*event.channel)
+            }
+            Verdict::EventType => {
+                let types = field.declaration.event_types.as_deref().unwrap_or_default();
+                format!("the event's type is {:?}, the field is about {types:?}", &*event.event_type)
+            }
+            Verdict::Sources => {
+                let allowed = self.condition.sources();
+                format!("the event's source is {}, allowed are {allowed}", quoted(event.source.as_deref()))
+            }
+            Verdict::Where => format!("where is not true: {}", rule(&field.where_)),
+            Verdict::Rows => format!("rows is not true: {}", rule(&field.rows)),
+        }
+    }
+}
+
+fn quoted(text: Option<&str>) -> String {
+    text.map_or_else(|| "none".into(), |text| format!("{text:?}"))
+}

@@ -1,0 +1,109 @@
+//! Predicates in words, for operators: the rule as it was declared, and what stood on its sides.
+
+use std::fmt;
+
+use super::{Constant, Operand, Path, Predicate, Presence, Scope, Test, Tree};
+use crate::event::Event;
+use crate::security::Viewer;
+use crate::value::Value;
+
+/// A value in a text is cut after this many characters.
+const LONGEST: usize = 200;
+
+impl Predicate {
+    /// The rule, and the value of each operand that is no literal.
+    pub fn describe(&self, event: &Event, arguments: &Value, viewer: &Viewer) -> String {
+        let scope = Scope { arguments, viewer };
+        let mut values = Vec::new();
+        self.0.each_operand(&mut |operand| {
+            let value = match operand {
+                Operand::Event(path) => path.find(event).cloned(),
+                Operand::Given(given) => scope.find(given),
+                Operand::Constant(_) => return,
+            };
+            let text = match value {
+                None => format!("{operand} is missing"),
+                Some(value) => format!("{operand} is {}", shown(&value)),
+            };
+            if !values.contains(&text) {
+                values.push(text);
+            }
+        });
+        let values = values.join(", ");
+        if values.is_empty() { self.0.to_string() } else { format!("{}; {values}", self.0) }
+    }
+}
+
+/// A value in a text.
+pub(crate) fn shown(value: &Value) -> String {
+    cut(&value.to_json())
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Tree<Operand> {
+    fn each_operand(&self, visit: &mut dyn FnMut(&Operand)) {
+        match self {
+            Tree::Join(_, parts) => parts.iter().for_each(|part| part.each_operand(visit)),
+            Tree::Not(part) => part.each_operand(visit),
+            Tree::Test(_, left, right) => [left, right].into_iter().for_each(visit),
+            Tree::Presence(_, operand) => visit(operand),
+        }
+    }
+}
+
+impl fmt::Display for Tree<Operand> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tree::Join(all, parts) => {
+                let operator = if *all { " & " } else { " | " };
+                let parts: Vec<String> = parts.iter().map(|part| format!("({part})")).collect();
+                out.write_str(&parts.join(operator))
+            }
+            Tree::Not(part) => match &**part {
+                Tree::Test(Test::Equal, left, right) => write!(out, "{left} != {right}"),
+                part => write!(out, "~({part})"),
+            },
+            Tree::Test(test, left, right) => match test {
+                Test::Equal => write!(out, "{left} == {right}"),
+                Test::Less => write!(out, "{left} < {right}"),
+                Test::AtMost => write!(out, "{left} <= {right}"),
+                Test::In => write!(out, "{left}.is_in({right})"),
+                Test::Contains => write!(out, "{left}.contains({right})"),
+                Test::StartsWith => write!(out, "{left}.startswith({right})"),
+                Test::EndsWith => write!(out, "{left}.endswith({right})"),
+            },
+            Tree::Presence(Presence::Exists, operand) => write!(out, "{operand}.exists()"),
+            Tree::Presence(Presence::IsNull, operand) => write!(out, "{operand}.is_null()"),
+        }
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operand::Event(path) => path.fmt(out),
+            Operand::Given(given) => {
+                let steps: Vec<String> = given.path.iter().map(|step| format!("{step:?}")).collect();
+                write!(out, "{}({})", if given.by_viewer { "viewer" } else { "argument" }, steps.join(", "))
+            }
+            Operand::Constant(constant) => match constant {
+                Constant::Id(text) => write!(out, "{text:?}"),
+                Constant::Instant(instant) => write!(out, "{}", instant.to_rfc3339()),
+                constant => write!(out, "{}", cut(&constant.to_string())),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.previous { "previous" } else { "data" })?;
+        self.keys.iter().try_for_each(|key| write!(out, "[{key:?}]"))
+    }
+}

@@ -1,0 +1,246 @@
+//! How many at once and how many a second, and for whom. A limit is asked before the work that it protects; what is held is given back
+//! by dropping it, and nothing is kept of accounts that hold nothing and have their whole rate again.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+use crate::limits::Limits;
+use crate::security::Viewer;
+
+/// Whom a limit counts for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A user of a tenant.
+    User(Option<Arc<str>>, Arc<str>),
+    /// An anonymous viewer, by the number of his connection.
+    Connection(u64),
+    /// A tenant.
+    Tenant(Arc<str>),
+}
+
+/// The accounts of one viewer.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    /// `None` in this process, where nobody is named.
+    pub user: Option<Arc<Account>>,
+    /// `None` without a tenant.
+    pub tenant: Option<Arc<Account>>,
+}
+
+impl Accounts {
+    /// Those of a viewer, on a connection or in this process.
+    pub fn of(viewer: &Viewer, connection: Option<u64>) -> Accounts {
+        let user = match (&viewer.user_id, connection) {
+            (Some(user), _) => Some(Account::User(viewer.tenant_id.clone(), user.clone())),
+            (None, number) => number.map(Account::Connection),
+        };
+        let tenant = viewer.tenant_id.clone().map(Account::Tenant);
+        Accounts { user: user.map(Arc::new), tenant: tenant.map(Arc::new) }
+    }
+}
+
+/// All that is counted by account.
+pub struct Quotas {
+    /// Acknowledged connections.
+    pub connections: Tallies,
+    /// Live subscriptions.
+    pub subscriptions: Tallies,
+    /// Subscribes a second, by user.
+    pub subscribes: Option<Rates>,
+    /// Events a second, by user.
+    pub events: Option<Arc<Rates>>,
+}
+
+impl Quotas {
+    /// Nothing is held.
+    pub fn new(limits: &Limits) -> Quotas {
+        let burst = u32::try_from(limits.burst).unwrap_or(u32::MAX);
+        Quotas {
+            connections: Tallies::new(limits.max_connections_per_user, limits.max_connections_per_tenant),
+            subscriptions: Tallies::new(limits.max_subscriptions_per_user, limits.max_subscriptions_per_tenant),
+            subscribes: limits.subscribes_per_second.map(|rate| Rates::new(quota(rate, burst))),
+            events: limits.events_per_second_per_user.map(|rate| Arc::new(Rates::new(events(rate)))),
+        }
+    }
+}
+
+// ---- how many at once ----
+
+/// What a user and a tenant may hold at once.
+pub struct Tallies {
+    per_user: Option<Arc<Tally>>,
+    per_tenant: Option<Arc<Tally>>,
+}
+
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// The user's.
+    User,
+    /// The tenant's.
+    Tenant,
+}
+
+/// One of what may be held, until it is dropped.
+#[derive(Debug, Default)]
+pub struct Shares {
+    _user: Option<Share>,
+    _tenant: Option<Share>,
+}
+
+impl Tallies {
+    fn new(per_user: Option<usize>, per_tenant: Option<usize>) -> Tallies {
+        let tally = |most| Arc::new(Tally { most, held: DashMap::new() });
+        Tallies { per_user: per_user.map(tally), per_tenant: per_tenant.map(tally) }
+    }
+
+    /// Takes one more for these accounts, or none.
+    pub fn take(&self, accounts: &Accounts) -> Result<Shares, Reached> {
+        let take = |tally: &Option<Arc<Tally>>, account: &Option<Arc<Account>>, reached| match (tally, account) {
+            (Some(tally), Some(account)) => tally.take(account).map(Some).ok_or(reached),
+            _ => Ok(None),
+        };
+        let user = take(&self.per_user, &accounts.user, Reached::User)?;
+        let tenant = take(&self.per_tenant, &accounts.tenant, Reached::Tenant)?;
+        Ok(Shares { _user: user, _tenant: tenant })
+    }
+}
+
+#[derive(Debug)]
+struct Tally {
+    most: usize,
+    held: DashMap<Arc<Account>, usize>,
+}
+
+#[derive(Debug)]
+struct Share {
+    tally: Arc<Tally>,
+    account: Arc<Account>,
+}
+
+impl Tally {
+    fn take(self: &Arc<Self>, account: &Arc<Account>) -> Option<Share> {
+        let mut held = self.held.entry(account.clone()).or_default();
+        if *held >= self.most {
+            return None;
+        }
+        *held += 1;
+        Some(Share { tally: self.clone(), account: account.clone() })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let dashmap::Entry::Occupied(mut held) = self.tally.held.entry(self.account.clone()) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+// ---- how many a second ----
+
+/// Tokio's clock, which tests can stop.
+#[derive(Clone, Copy, Debug)]
+pub struct TokioClock;
+
+impl Clock for TokioClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// A rate with `burst` at once, refilled evenly.
+fn quota(per_second: f64, burst: u32) -> Quota {
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    // Governor counts in nanoseconds of 64 bits, which the time to refill all must not overflow.
+    let longest = Duration::from_nanos(u64::MAX / 4 / u64::from(burst.get()));
+    let period = Duration::try_from_secs_f64(per_second.recip()).unwrap_or(longest);
+    let period = period.clamp(Duration::from_nanos(1), longest);
+    Quota::with_period(period).unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
+}
+
+/// A rate of events: as many at once as a second allows.
+fn events(per_second: f64) -> Quota {
+    // The conversion saturates.
+    quota(per_second, per_second as u32)
+}
+
+/// Rates that count for one account each.
+pub struct Rates {
+    limiter: RateLimiter<Arc<Account>, DashMapStateStore<Arc<Account>>, TokioClock, NoOpMiddleware<Instant>>,
+    asked: AtomicUsize,
+}
+
+/// Accounts that are idle are forgotten each time after this many questions.
+const BETWEEN_SWEEPS: usize = 1024;
+
+impl Rates {
+    fn new(quota: Quota) -> Rates {
+        Rates { limiter: RateLimiter::dashmap_with_clock(quota, TokioClock), asked: AtomicUsize::new(0) }
+    }
+
+    /// Whether one more may come now.
+    pub fn take(&self, account: &Arc<Account>) -> bool {
+        if self.asked.fetch_add(1, Relaxed) % BETWEEN_SWEEPS == BETWEEN_SWEEPS - 1 {
+            self.sweep();
+        }
+        self.limiter.check_key(account).is_ok()
+    }
+
+    /// Forgets accounts that have their whole rate again; returns how many are left.
+    pub fn sweep(&self) -> usize {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+        self.limiter.len()
+    }
+}
+
+/// A rate that counts for nobody in particular.
+pub struct Rate(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Instant>>);
+
+impl Rate {
+    /// `burst` at once, refilled evenly.
+    pub fn new(per_second: f64, burst: u32) -> Rate {
+        Rate(RateLimiter::direct_with_clock(quota(per_second, burst), TokioClock))
+    }
+
+    /// Whether one more may come now.
+    pub fn take(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+/// The rate of one subscription's events.
+pub struct EventRate {
+    own: Option<Rate>,
+    user: Option<(Arc<Rates>, Arc<Account>)>,
+}
+
+impl EventRate {
+    /// `None` where nothing limits it.
+    pub fn new(own: Option<f64>, quotas: &Quotas, accounts: &Accounts) -> Option<EventRate> {
+        let own = own.map(|rate| Rate(RateLimiter::direct_with_clock(events(rate), TokioClock)));
+        let user = quotas.events.clone().zip(accounts.user.clone());
+        (own.is_some() || user.is_some()).then_some(EventRate { own, user })
+    }
+
+    /// Whether one more event may come now. One that the subscription's own rate refuses does not count for the user.
+    pub fn take(&self) -> bool {
+        self.own.as_ref().is_none_or(Rate::take)
+            && self.user.as_ref().is_none_or(|(rates, account)| rates.take(account))
+    }
+}

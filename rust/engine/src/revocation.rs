@@ -1,0 +1,174 @@
+//! Revoking: whom it names, who can be named, and who was being authorised meanwhile.
+//!
+//! Whoever becomes live registers first and asks the log afterwards; whoever revokes writes into the log first and looks for the
+//! registered afterwards. So one of the two always finds the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::security::Viewer;
+use crate::tasks::Tasks;
+
+/// Whose authority ends: those who match all that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocation {
+    /// A user, of whatever tenant.
+    pub user_id: Option<Arc<str>>,
+    /// A tenant.
+    pub tenant_id: Option<Arc<str>>,
+    /// A connection's id, or the label of subscribes of this process.
+    pub connection_id: Option<Arc<str>>,
+}
+
+impl Revocation {
+    /// Whether it names a viewer on a connection; one that names nothing names nobody.
+    pub fn names(&self, viewer: Option<&Viewer>, connection_id: Option<&str>) -> bool {
+        let is = |given: &Option<Arc<str>>, own: Option<&str>| given.as_deref().is_none_or(|given| Some(given) == own);
+        *self != Revocation::default()
+            && is(&self.user_id, viewer.and_then(|viewer| viewer.user_id.as_deref()))
+            && is(&self.tenant_id, viewer.and_then(|viewer| viewer.tenant_id.as_deref()))
+            && is(&self.connection_id, connection_id)
+    }
+}
+
+/// The revocations that somebody who is being authorised must still be asked about.
+#[derive(Default)]
+pub struct Revocations(Mutex<Log>);
+
+#[derive(Default)]
+struct Log {
+    next: u64,
+    entries: VecDeque<(u64, Arc<Revocation>)>,
+    /// How many authorisations began at which number.
+    open: BTreeMap<u64, usize>,
+}
+
+/// An authorisation under way: revocations from its beginning on are kept until it is dropped.
+pub struct Authorisation {
+    since: u64,
+    log: Arc<Revocations>,
+}
+
+impl Revocations {
+    /// An authorisation begins.
+    pub fn begin(self: &Arc<Self>) -> Authorisation {
+        let mut log = self.0.lock();
+        let since = log.next;
+        *log.open.entry(since).or_default() += 1;
+        Authorisation { since, log: self.clone() }
+    }
+
+    /// Notes a revocation for those who are being authorised.
+    pub fn note(&self, revocation: Arc<Revocation>) {
+        let mut log = self.0.lock();
+        let number = log.next;
+        log.next += 1;
+        if !log.open.is_empty() {
+            log.entries.push_back((number, revocation));
+        }
+    }
+}
+
+impl Authorisation {
+    /// Whether somebody with this outcome was revoked since it began.
+    pub fn is_revoked(&self, viewer: &Viewer, connection_id: Option<&str>) -> bool {
+        let log = self.log.0.lock();
+        let since = log.entries.iter().filter(|(number, _)| *number >= self.since);
+        since.into_iter().any(|(_, revocation)| revocation.names(Some(viewer), connection_id))
+    }
+}
+
+impl Drop for Authorisation {
+    fn drop(&mut self) {
+        let mut log = self.log.0.lock();
+        if let Some(count) = log.open.get_mut(&self.since) {
+            *count -= 1;
+            if *count == 0 {
+                log.open.remove(&self.since);
+            }
+        }
+        let oldest = log.open.first_key_value().map_or(u64::MAX, |(since, _)| *since);
+        while log.entries.front().is_some_and(|(number, _)| *number < oldest) {
+            log.entries.pop_front();
+        }
+    }
+}
+
+/// Somebody live who can be revoked.
+pub trait Revocable: Send + Sync {
+    /// Ends it where it is named; returns whether this was what ended it.
+    fn revoke(&self, revocation: &Revocation) -> bool;
+    /// What it may still be handing to its transport; `None` where there is none.
+    fn handing(&self) -> Option<Arc<Tasks>>;
+}
+
+/// Who is live, by what a revocation may name: it costs what it finds, not what is connected.
+#[derive(Default)]
+pub struct Registry {
+    names: DashMap<Name, FxHashMap<u64, Weak<dyn Revocable>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    User(Arc<str>),
+    Tenant(Arc<str>),
+    Connection(Arc<str>),
+}
+
+/// An entry of the registry, until it is dropped.
+pub struct Registered {
+    registry: Arc<Registry>,
+    number: u64,
+    names: Vec<Name>,
+}
+
+impl Registry {
+    /// Enters somebody under a number of his own.
+    pub fn register(
+        self: &Arc<Self>,
+        number: u64,
+        viewer: Option<&Viewer>,
+        connection_id: Option<&Arc<str>>,
+        revocable: &Weak<dyn Revocable>,
+    ) -> Registered {
+        let user = viewer.and_then(|viewer| viewer.user_id.clone()).map(Name::User);
+        let tenant = viewer.and_then(|viewer| viewer.tenant_id.clone()).map(Name::Tenant);
+        let names = [user, tenant, connection_id.cloned().map(Name::Connection)];
+        let names: Vec<Name> = names.into_iter().flatten().collect();
+        for name in &names {
+            self.names.entry(name.clone()).or_default().insert(number, revocable.clone());
+        }
+        Registered { registry: self.clone(), number, names }
+    }
+
+    /// Everybody whom a revocation may name; whether it does is asked of each.
+    pub fn find(&self, revocation: &Revocation) -> Vec<Arc<dyn Revocable>> {
+        // The narrowest name first.
+        let name = None
+            .or_else(|| revocation.connection_id.clone().map(Name::Connection))
+            .or_else(|| revocation.user_id.clone().map(Name::User))
+            .or_else(|| revocation.tenant_id.clone().map(Name::Tenant));
+        let found = name.and_then(|name| {
+            let entries = self.names.get(&name)?;
+            Some(entries.values().filter_map(Weak::upgrade).collect())
+        });
+        found.unwrap_or_default()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        for name in self.names.drain(..) {
+            if let dashmap::Entry::Occupied(mut entries) = self.registry.names.entry(name) {
+                entries.get_mut().remove(&self.number);
+                if entries.get().is_empty() {
+                    entries.remove();
+                }
+            }
+        }
+    }
+}

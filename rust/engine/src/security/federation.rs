@@ -1,0 +1,91 @@
+//! The federation boundary: a field declares the services whose events it is about, a viewer may be limited to some, and only events
+//! from both are for a subscription. An event that does not say where it comes from is from none of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use super::Decision;
+
+/// The services whose events a subscription may receive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sources {
+    /// Any, and events that name none.
+    #[default]
+    Any,
+    /// These alone, sorted.
+    Only(Arc<[Box<str>]>),
+}
+
+/// What a field declares and a viewer is limited to, together; `None`: nothing is left, and the subscribe is refused.
+pub fn intersect(declared: Option<&[String]>, viewer: Option<&FxHashSet<Box<str>>>) -> Option<Sources> {
+    let mut both: Vec<Box<str>> = match (declared, viewer) {
+        (None, None) => return Some(Sources::Any),
+        (Some(declared), None) => declared.iter().map(|source| source.as_str().into()).collect(),
+        (None, Some(viewer)) => viewer.iter().cloned().collect(),
+        (Some(declared), Some(viewer)) => {
+            declared.iter().map(|source| Box::from(source.as_str())).filter(|source| viewer.contains(source)).collect()
+        }
+    };
+    both.sort_unstable();
+    both.dedup();
+    (!both.is_empty()).then(|| Sources::Only(both.into()))
+}
+
+impl Sources {
+    /// Whether an event from there may be received.
+    pub fn decide(&self, source: Option<&str>) -> Decision {
+        match self {
+            Sources::Any => Decision::Allow,
+            Sources::Only(allowed) => {
+                Decision::allow_if(source.is_some_and(|source| allowed.iter().any(|one| **one == *source)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sources::Any => out.write_str("all"),
+            Sources::Only(allowed) => write!(out, "{allowed:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> FxHashSet<Box<str>> {
+        names.iter().map(|name| Box::from(*name)).collect()
+    }
+
+    fn only(names: &[&str]) -> Option<Sources> {
+        Some(Sources::Only(names.iter().map(|name| Box::from(*name)).collect()))
+    }
+
+    #[test]
+    fn field_and_viewer_must_both_allow_a_source() {
+        let declared = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(intersect(None, None), Some(Sources::Any));
+        assert_eq!(intersect(Some(&declared(&["b", "a", "b"])), None), only(&["a", "b"]));
+        assert_eq!(intersect(None, Some(&set(&["a"]))), only(&["a"]));
+        assert_eq!(intersect(Some(&declared(&["a", "b"])), Some(&set(&["b", "c"]))), only(&["b"]));
+        for (field, viewer) in
+            [(Some(vec![]), None), (None, Some(set(&[]))), (Some(declared(&["a"])), Some(set(&["b"])))]
+        {
+            assert_eq!(intersect(field.as_deref(), viewer.as_ref()), None, "{field:?} {viewer:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_source_is_from_nowhere() {
+        for source in [None, Some(""), Some("a"), Some("A"), Some("b")] {
+            assert_eq!(Sources::Any.decide(source), Decision::Allow);
+            let sources = only(&["a"]).unwrap_or_default();
+            assert_eq!(sources.decide(source), Decision::allow_if(source == Some("a")), "{source:?}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Tenant isolation: tenants must always be equal, `None` only with `None`. On the event's way it is routing: the topics of other
+//! tenants are not looked at.
+
+use super::Decision;
+use crate::event::Audience;
+
+/// Whether a tenant is one where everybody must have one. Without `multi_tenant` nobody has to.
+pub fn decide(multi_tenant: bool, tenant: Option<&str>) -> Decision {
+    Decision::allow_if(!multi_tenant || tenant.is_some_and(|tenant| !tenant.is_empty()))
+}
+
+/// Whether an event may be published: [`Audience::All`] is the one way to reach several tenants.
+pub fn decide_event(multi_tenant: bool, audience: &Audience) -> Decision {
+    match audience {
+        Audience::All => Decision::Allow,
+        Audience::Tenant(tenant) => decide(multi_tenant, tenant.as_deref()),
+    }
+}
+
+/// Whether an event for this audience is for a viewer of this tenant.
+pub fn route(audience: &Audience, viewer: Option<&str>) -> Decision {
+    match audience {
+        Audience::All => Decision::Allow,
+        Audience::Tenant(tenant) => Decision::allow_if(tenant.as_deref() == viewer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANTS: [Option<&str>; 5] = [None, Some(""), Some("a"), Some("A"), Some("None")];
+
+    #[test]
+    fn a_tenant_is_itself_and_no_other() {
+        for event in TENANTS {
+            let audience = Audience::Tenant(event.map(Into::into));
+            for viewer in TENANTS {
+                assert_eq!(route(&audience, viewer), Decision::allow_if(event == viewer), "{event:?} {viewer:?}");
+                assert_eq!(route(&Audience::All, viewer), Decision::Allow);
+            }
+        }
+    }
+
+    #[test]
+    fn missing_and_empty_are_refused_where_everybody_must_have_one() {
+        for tenant in TENANTS {
+            assert_eq!(decide(false, tenant), Decision::Allow);
+            let is_one = !matches!(tenant, None | Some(""));
+            assert_eq!(decide(true, tenant), Decision::allow_if(is_one), "{tenant:?}");
+            let audience = Audience::Tenant(tenant.map(Into::into));
+            assert_eq!(decide_event(true, &audience), decide(true, tenant));
+            assert_eq!(decide_event(false, &audience), Decision::Allow);
+        }
+        assert_eq!(decide_event(true, &Audience::All), Decision::Allow);
+    }
+}

@@ -254,7 +254,8 @@ impl Engine {
     /// Connects the bus and starts the timers.
     pub async fn start(self: &Arc<Self>) -> Result<(), BusError> {
         self.parts.bus.connect(self.clone()).await?;
-        let timers = self.runtime.spawn(self.timers.clone().run());
+        let (timers, quotas) = (self.timers.clone(), self.parts.quotas.clone());
+        let timers = self.runtime.spawn(async move { tokio::join!(timers.run(), quotas.run()) });
         *self.timer_task.lock() = Some(timers.abort_handle());
         *self.phase.lock() = Phase::Running;
         Ok(())

@@ -60,7 +60,18 @@ pub struct Quotas {
     pub events: Option<Arc<Rates>>,
 }
 
+/// How often idle accounts are forgotten, at the least.
+const SWEEP: Duration = Duration::from_secs(60);
+
 impl Quotas {
+    /// Forgets idle accounts now and then, until it is aborted.
+    pub async fn run(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.subscribes.iter().chain(self.events.as_deref()).for_each(|rates| _ = rates.sweep());
+        }
+    }
+
     /// Nothing is held.
     pub fn new(limits: &Limits) -> Quotas {
         let burst = u32::try_from(limits.burst).unwrap_or(u32::MAX);

@@ -1,8 +1,9 @@
-//! One queue of deadlines for all connections and subscriptions, served by one task.
+//! One queue of deadlines for all connections and subscriptions, served by one task. Where thousands are due at once they are told
+//! over some hundred milliseconds, so that those who go on are not kept waiting.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,6 +20,10 @@ pub struct Alarm {
     at: Instant,
     number: u64,
 }
+
+/// After so many that were due it takes a breath.
+const BATCH: usize = 32;
+const BREATH: Duration = Duration::from_millis(1);
 
 /// The deadlines of an engine.
 #[derive(Default)]
@@ -62,7 +67,7 @@ impl Timers {
                 None => self.earlier.notified().await,
                 Some(at) => {
                     tokio::select! {
-                        () = tokio::time::sleep_until(at.into()) => self.tell(tokio::time::Instant::now().into_std()),
+                        () = tokio::time::sleep_until(at.into()) => self.tell().await,
                         () = self.earlier.notified() => {}
                     }
                 }
@@ -70,8 +75,9 @@ impl Timers {
         }
     }
 
-    fn tell(&self, now: Instant) {
-        loop {
+    async fn tell(&self) {
+        for told in 1.. {
+            let now = tokio::time::Instant::now().into_std();
             let due = {
                 let mut queue = self.queue.lock();
                 match queue.alarms.first_entry() {
@@ -82,6 +88,9 @@ impl Timers {
             // Told without the lock: it may set its next alarm.
             if let Some(timed) = due.upgrade() {
                 timed.tick(now);
+            }
+            if told % BATCH == 0 {
+                tokio::time::sleep(BREATH).await;
             }
         }
     }

@@ -6,6 +6,7 @@
 //! The close is not sent from here: the task that receives is interrupted and sends it, since some servers cannot close while
 //! a receive is pending, and not all tell a receive of the close.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
 use fraiseql_subs_engine::connection::{Connection, Offer, Outgoing, Question};
@@ -40,7 +41,10 @@ struct Writer {
     interrupt: Py<PyAny>,
     /// The task of the send that is under way.
     sending: Mutex<Option<Py<PyAny>>>,
+    /// What the task that receives was interrupted for.
     closing: OnceLock<Close>,
+    /// It receives no more, so that there is nothing to interrupt.
+    has_left: AtomicBool,
 }
 
 struct Waker(Weak<Writer>);
@@ -109,7 +113,7 @@ impl Writer {
     }
 
     /// A send raised: the peer has gone, or something before the server is broken. Nothing more can be sent in order.
-    fn failed(&self, py: Python<'_>, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
+    fn failed(self: &Arc<Self>, py: Python<'_>, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
         if let Some(connection) = self.connection() {
             connection.close(Close::INTERNAL_SERVER_ERROR);
             if let Some(Outgoing::Close(close)) = connection.next() {
@@ -119,10 +123,14 @@ impl Writer {
         Ok(())
     }
 
-    fn close(&self, py: Python<'_>, close: Close, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
-        // There is one close a connection; the transport has no other.
-        let _ = self.closing.set(close);
-        self.interrupt.bind(py).call1((error,)).map(drop)
+    fn close(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        close: Close,
+        error: Option<&Bound<'_, PyBaseException>>,
+    ) -> PyResult<()> {
+        let error = error.map(|error| error.clone().unbind());
+        self.bridge.push_late(py, Arc::new(Interruption { writer: self.clone(), close, error }))
     }
 
     fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
@@ -131,6 +139,24 @@ impl Writer {
         message.set_item(intern!(py, "text"), text)?;
         let awaitable = self.send.bind(py).call1((message,))?;
         Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
+    }
+}
+
+/// The end of a connection, for the task that receives.
+struct Interruption {
+    writer: Arc<Writer>,
+    close: Close,
+    error: Option<Py<PyBaseException>>,
+}
+
+impl OnLoop for Interruption {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if self.writer.has_left.load(SeqCst) {
+            return Ok(());
+        }
+        // There is one close a connection; the transport has no other.
+        let _ = self.writer.closing.set(self.close.clone());
+        self.writer.interrupt.bind(py).call1((self.error.as_ref(),)).map(drop)
     }
 }
 
@@ -175,6 +201,7 @@ impl Socket {
             interrupt,
             sending: Mutex::new(None),
             closing: OnceLock::new(),
+            has_left: AtomicBool::new(false),
         });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
         let connection = Connection::open(&run.engine, waker, offer);
@@ -236,8 +263,9 @@ impl Socket {
         self.0.closing.get().map(|close| (close.code(), close.reason()))
     }
 
-    /// Gives up the send that is under way; returns its task, where there is one.
+    /// Gives up the send that is under way; returns its task, where there is one. Nothing is received any more.
     fn give_up(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.0.has_left.store(true, SeqCst);
         let sending = self.0.sending.lock().as_ref().map(|task| task.clone_ref(py));
         if let Some(task) = &sending {
             task.bind(py).call_method0("cancel")?;
@@ -247,6 +275,7 @@ impl Socket {
 
     /// The socket is gone: nothing of it stays.
     fn lost(&self) {
+        self.0.has_left.store(true, SeqCst);
         if let Some(connection) = self.connection() {
             connection.lost();
         }

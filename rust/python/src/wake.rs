@@ -27,6 +27,8 @@ pub(crate) struct Bridge {
     writer: UnixStream,
     /// `None` once it is closed: work keeps its way alive, so nothing may stay here that no loop will do.
     queue: Mutex<Option<VecDeque<Arc<dyn OnLoop>>>>,
+    /// What can wait: a little of it is done in each turn, after everything else.
+    late: Mutex<VecDeque<Arc<dyn OnLoop>>>,
     signalled: AtomicBool,
     /// Events that were published since the loop had its turn.
     unattended: AtomicUsize,
@@ -37,6 +39,9 @@ pub(crate) struct Bridge {
     thread: ThreadId,
     event_loop: Py<PyAny>,
 }
+
+/// So much of what can wait is done in one turn of the loop.
+const LATE_WORK: usize = 4;
 
 /// After this many events the publisher lets the loop run: readers on it could not keep up otherwise.
 const BEFORE_YIELDING: usize = 64;
@@ -53,6 +58,7 @@ impl Bridge {
             reader,
             writer,
             queue: Mutex::new(Some(VecDeque::new())),
+            late: Mutex::default(),
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
@@ -75,6 +81,8 @@ impl Bridge {
     fn forget(&self) {
         let queue = self.queue.lock().take();
         drop(queue);
+        let late = std::mem::take(&mut *self.late.lock());
+        drop(late);
     }
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
@@ -98,6 +106,37 @@ impl Bridge {
             // A full socket has bytes that the loop has not read yet: it will come.
             let _ = (&self.writer).write(&[1]);
         }
+    }
+
+    /// Queues work that can wait, from the loop's own thread: thousands of ends at once must not keep those waiting who go on.
+    pub(crate) fn push_late(self: &Arc<Self>, py: Python<'_>, work: Arc<dyn OnLoop>) -> PyResult<()> {
+        let is_first = {
+            let mut late = self.late.lock();
+            late.push_back(work);
+            late.len() == 1
+        };
+        if is_first { self.soon(py) } else { Ok(()) }
+    }
+
+    /// Lets the loop come back to what waits.
+    fn soon(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.event_loop(py).call_method1("call_soon", (Late(self.clone()),)).map(drop)
+    }
+
+    /// Does some of what can wait.
+    fn drain_late(self: &Arc<Self>, py: Python<'_>, most: usize) -> PyResult<()> {
+        for _ in 0..most {
+            let Some(work) = self.late.lock().front().cloned() else {
+                return Ok(());
+            };
+            if let Err(error) = work.run(py) {
+                error.write_unraisable(py, None);
+            }
+            // Taken out last: until then nobody else asks the loop to come back.
+            let done = self.late.lock().pop_front();
+            drop(done);
+        }
+        if self.late.lock().is_empty() { Ok(()) } else { self.soon(py) }
     }
 
     /// Publishes. Where that makes work on this very thread's loop, the loop is told without a socket.
@@ -200,6 +239,17 @@ impl Drain {
     }
 }
 
+/// What the loop calls to do what can wait.
+#[pyclass(frozen)]
+struct Late(Arc<Bridge>);
+
+#[pymethods]
+impl Late {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.drain_late(py, LATE_WORK)
+    }
+}
+
 /// What the loop calls to stop watching.
 #[pyclass(frozen)]
 struct Closing(Arc<Bridge>);
@@ -210,6 +260,7 @@ impl Closing {
         let Closing(bridge) = self;
         // What was queued before would be forgotten with the descriptor, and whoever waits for it would never be woken.
         bridge.drain(py);
+        bridge.drain_late(py, usize::MAX)?;
         bridge.event_loop(py).call_method1("remove_reader", (bridge.reader.as_raw_fd(),)).map(drop)
     }
 }

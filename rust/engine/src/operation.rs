@@ -16,10 +16,10 @@ use crate::document::{Document, ONLY_SUBSCRIPTIONS, Positions};
 use crate::error::{Rejection, code};
 use crate::introspection;
 use crate::limits::Limits;
-use crate::plan::Plan;
-use crate::schema::{Field, Guard, Schema};
+use crate::plan::{Plan, Refuse};
+use crate::schema::{Field, Schema};
 use crate::security::Viewer;
-use crate::security::fields::is_permitted;
+use crate::security::fields::{self, Guard, decide};
 use crate::value::{Object, Value};
 
 /// Documents kept, and about how many bytes of memory they may take.
@@ -159,8 +159,8 @@ impl AskedField {
         format!("{}.{}", self.operation.object_type(), self.field.name)
     }
 
-    /// What the field asks of a viewer's permissions.
-    pub(crate) fn guard(&self) -> Option<&[Vec<String>]> {
+    /// What the field asks of its viewers.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
         self.schema.guard(self.operation.object_type(), &self.field.name)
     }
 
@@ -190,7 +190,7 @@ impl CoercedField {
         Ok(Operation {
             arguments_key: arguments.canonical().into(),
             arguments,
-            plan: known.plan(&schema, &field, &operation, &variables, viewer)?,
+            plan: known.plan(&schema, &operation, &variables, viewer)?,
             channel,
             name: operation.name.as_ref().map(|name| name.as_str().into()),
             variables,
@@ -263,7 +263,6 @@ impl Known {
     fn plan(
         &self,
         schema: &Schema,
-        field: &Field,
         operation: &executable::Operation,
         variables: &Object,
         viewer: &Viewer,
@@ -273,29 +272,29 @@ impl Known {
         let given = Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect());
         let name = operation.name.as_deref().unwrap_or_default();
         let key: Box<str> = (name.to_owned() + &given.canonical()).into();
-        let mask = |guards: &[Guard]| guards.iter().map(|guard| is_permitted(viewer, guard)).collect::<Box<[bool]>>();
+        let is_permitted = |guard: &Guard| decide(guard, viewer).is_allowed();
+        let mask = |guards: &[Guard]| guards.iter().map(is_permitted).collect::<Box<[bool]>>();
 
         if let Some(planned) = self.plans.lock().by_key.get(&key)
             && let Some(plan) = planned.find(&mask(&planned.guards))
         {
             return Ok(plan);
         }
-        let build = |permitted: &dyn Fn(&[Vec<String>]) -> bool| {
-            Plan::build(schema, field, operation, &self.document.executable, variables, permitted)
-        };
-        // With every permission the whole selection is walked: these are all the guards that matter for it.
+        let build = |refuse: Refuse<'_>| Plan::build(schema, operation, &self.document.executable, variables, refuse);
+        // Where nothing is refused the whole selection is walked: these are all the guards that matter for it.
         let asked = RefCell::new(Vec::<Guard>::new());
-        let whole = build(&|guard| {
+        let whole = build(&|_, guard| {
             let mut asked = asked.borrow_mut();
             if !asked.iter().any(|known| known == guard) {
-                asked.push(guard.to_vec());
+                asked.push(guard.clone());
             }
-            true
+            None
         })?;
         let guards = asked.into_inner();
         let mask = mask(&guards);
+        let is_whole = mask.iter().all(|permitted| *permitted);
         let plan =
-            if mask.iter().all(|permitted| *permitted) { whole } else { build(&|guard| is_permitted(viewer, guard))? };
+            if is_whole { whole } else { build(&|guarded, guard| fields::refusal(guarded, Some(guard), viewer))? };
         Ok(self.plans.lock().insert(key, guards, mask, Arc::new(plan)))
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Built once per document, operation, variables used below the root and permissions, and shared by `Arc`: subscriptions
 //! with the same plan are one projection class. Fragments, type conditions, `@skip` and `@include` are gone here: every
-//! possible concrete type has its own list of fields. Field permissions are decided here too, so that nothing later can
-//! forget them: a field that may not be seen is masked, or the operation is refused.
+//! possible concrete type has its own list of fields. Guards are asked here too, so that nothing later can forget them: what
+//! may not be seen is masked, or the operation is refused.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use crate::coerce;
 use crate::document::Positions;
 use crate::error::{GraphQLError, Rejection, code};
-use crate::schema::{Field, Schema};
-use crate::security::{Module, Refusal};
+use crate::schema::Schema;
+use crate::security::Refusal;
+use crate::security::fields::Guard;
 use crate::value::{Object, Value};
 
 /// Fields planned and selections visited for one operation, at most.
@@ -36,7 +37,7 @@ pub struct Plan {
     pub selection_key: Arc<str>,
     /// What to read of a function's result.
     pub reads: Arc<Reads>,
-    /// `Type.field` of what is null because the viewer may not see it.
+    /// Coordinates of the fields that are null, or may be, as the viewer may not see them: `Type.field`, in their order.
     pub masked: Box<[Box<str>]>,
 }
 
@@ -110,8 +111,8 @@ pub struct Selection {
 pub struct Possible {
     /// The interface or union.
     pub name: Box<str>,
-    /// By `__typename`.
-    pub types: IndexMap<Box<str>, Arc<Selection>, FxBuildHasher>,
+    /// By `__typename`. `None`: a value of this type is null and an error, as the viewer may not see it. It is never read.
+    pub types: IndexMap<Box<str>, Option<Arc<Selection>>, FxBuildHasher>,
 }
 
 /// How a scalar or an enum is serialised.
@@ -176,23 +177,22 @@ impl Leaf {
 }
 
 impl Plan {
-    /// Compiles a valid subscription. `permitted` tells whether the viewer has what a guard, an OR of ANDs of permissions,
-    /// asks for.
+    /// Compiles a valid subscription. `refuse` is asked for each guard that matters.
     ///
-    /// Refused are a root field that is not permitted, a nested one that is not and cannot be null, arguments that do not
-    /// fit, and a selection that is too large once its fragments are spread over all possible types.
+    /// Refused are a root field that is not permitted, a nested one that is not and cannot be null, a type that is not
+    /// where no null can stand for its values, arguments that do not fit, and a selection that is too large once its
+    /// fragments are spread over all possible types.
     pub fn build(
         schema: &Schema,
-        field: &Field,
         operation: &executable::Operation,
         document: &ExecutableDocument,
         variables: &Object,
-        permitted: &dyn Fn(&[Vec<String>]) -> bool,
+        refuse: Refuse<'_>,
     ) -> Result<Plan, Rejection> {
         let mut planner = Planner {
             schema,
             variables,
-            permitted,
+            refuse,
             document,
             positions: Positions::new(document),
             locations: FxHashMap::default(),
@@ -207,11 +207,7 @@ impl Plan {
             let message = "The subscription selects nothing: its root field is skipped.";
             Rejection::request(code::VALIDATION_FAILED, message)
         })?;
-        let guard = field.declaration.requires.as_deref();
         let root = planner.field(object, &nodes, true)?;
-        if !guard.is_none_or(permitted) || matches!(root.ty.shape, Shape::Masked) {
-            return Err(forbidden(&root.coordinate));
-        }
         let reads = Arc::new(Reads::of(&[&root.ty]));
         let mut selected = Vec::new();
         select(&reads.ty.objects(), "", &mut selected)?;
@@ -221,13 +217,16 @@ impl Plan {
     }
 }
 
+/// Why the viewer of this moment may not have what a guard stands before, if so; what that is comes first, in words.
+pub type Refuse<'a> = &'a dyn Fn(&str, &Guard) -> Option<Refusal>;
+
 type Groups<'a> = IndexMap<&'a str, Vec<&'a Node<executable::Field>>, FxBuildHasher>;
 
 /// [Spec](https://spec.graphql.org/October2021/#CollectFields()) and everything that is known before a value comes.
 struct Planner<'a> {
     schema: &'a Schema,
     variables: &'a Object,
-    permitted: &'a dyn Fn(&[Vec<String>]) -> bool,
+    refuse: Refuse<'a>,
     document: &'a ExecutableDocument,
     positions: Positions<'a>,
     locations: FxHashMap<*const executable::Field, Option<(usize, usize)>>,
@@ -332,24 +331,25 @@ impl<'a> Planner<'a> {
         let (type_name, name) = (object.name.as_str(), first.name.as_str());
         let definition = self.schema.graphql.type_field(type_name, name).map_err(|_| invalid())?;
         let coordinate = format!("{type_name}.{name}");
-        let guard = self.schema.guard(type_name, name);
-        let is_permitted = guard.is_none_or(self.permitted);
         let mut arguments = None;
         let shape = if name == "__typename" {
             Shape::Typename(format!("\"{type_name}\"").into())
-        } else if is_permitted {
+        } else if let Some(guard) = self.schema.guard(type_name, name)
+            && let Some(refusal) = (self.refuse)(&coordinate, guard)
+        {
+            if is_root || definition.ty.is_non_null() {
+                return Err(refusal.into());
+            }
+            self.masked.insert(coordinate.as_str().into());
+            Shape::Masked
+        } else {
             // The root's arguments are the operation's: plans are shared whatever they are.
             if !definition.arguments.is_empty() && !is_root {
                 let (schema, document, variables) = (self.schema, self.document, self.variables);
                 let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
                 arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
             }
-            self.ty(&definition.ty, nodes)?.shape
-        } else if definition.ty.is_non_null() {
-            return Err(forbidden(&coordinate));
-        } else {
-            self.masked.insert(coordinate.as_str().into());
-            Shape::Masked
+            self.ty(&definition.ty, nodes, &coordinate, false)?.shape
         };
         let slot = match &arguments {
             Some(arguments) => format!("{name}\0{}", arguments.canonical()).into(),
@@ -374,9 +374,20 @@ impl<'a> Planner<'a> {
         *known.or_insert_with(|| self.positions.at(node.location()))
     }
 
-    fn ty(&mut self, ty: &'a Type, nodes: &[&'a Node<executable::Field>]) -> Result<PlannedType, Rejection> {
+    /// `yields` tells whether a null that cannot stand here may stand further up in the same field.
+    fn ty(
+        &mut self,
+        ty: &'a Type,
+        nodes: &[&'a Node<executable::Field>],
+        coordinate: &str,
+        yields: bool,
+    ) -> Result<PlannedType, Rejection> {
+        let nullable = !ty.is_non_null();
+        let yields = yields || nullable;
         let shape = match ty {
-            Type::List(item) | Type::NonNullList(item) => Shape::List(Box::new(self.ty(item, nodes)?)),
+            Type::List(item) | Type::NonNullList(item) => {
+                Shape::List(Box::new(self.ty(item, nodes, coordinate, yields)?))
+            }
             Type::Named(name) | Type::NonNullNamed(name) => {
                 let types = &self.schema.graphql.types;
                 match types.get(name).ok_or_else(invalid)? {
@@ -386,23 +397,28 @@ impl<'a> Planner<'a> {
                     ExtendedType::Interface(_) | ExtendedType::Union(_) => {
                         let objects = self.schema.possible_types(name);
                         let objects = objects.iter().filter_map(|name| self.schema.graphql.get_object(name));
-                        let possible =
-                            objects.map(|object| Ok((object.name.as_str().into(), self.selection(object, nodes)?)));
-                        Shape::Abstract(Possible {
-                            name: name.as_str().into(),
-                            types: possible.collect::<Result<_, Rejection>>()?,
-                        })
+                        let mut types = IndexMap::default();
+                        for object in objects {
+                            let guard = self.schema.type_guard(&object.name);
+                            let may_give = || format!("{coordinate} may give {}, which", object.name);
+                            let selection = match guard.and_then(|guard| (self.refuse)(&may_give(), guard)) {
+                                None => Some(self.selection(object, nodes)?),
+                                Some(refusal) if !yields => return Err(refusal.into()),
+                                Some(_) => {
+                                    self.masked.insert(coordinate.into());
+                                    None
+                                }
+                            };
+                            types.insert(object.name.as_str().into(), selection);
+                        }
+                        Shape::Abstract(Possible { name: name.as_str().into(), types })
                     }
                     ExtendedType::InputObject(_) => return Err(invalid()),
                 }
             }
         };
-        Ok(PlannedType { nullable: !ty.is_non_null(), shape })
+        Ok(PlannedType { nullable, shape })
     }
-}
-
-fn forbidden(coordinate: &str) -> Rejection {
-    Refusal::by(Module::Fields, format!("{coordinate} asks for permissions that the viewer lacks")).into()
 }
 
 /// Only a document that was not validated against this schema leads here.
@@ -484,7 +500,7 @@ impl ReadType {
 /// Merges planned types by slot, all the way down, and each set of selections once.
 #[derive(Default)]
 struct Merge {
-    done: FxHashMap<Vec<*const Selection>, Arc<ReadObject>>,
+    done: FxHashMap<(Box<str>, Vec<*const Selection>), Arc<ReadObject>>,
 }
 
 impl Merge {
@@ -498,14 +514,15 @@ impl Merge {
                 Shape::List(item) => items.push(&**item),
                 Shape::Object(selection) => types.entry(&selection.type_name).or_default().push(selection),
                 Shape::Abstract(possible) => {
-                    for selection in possible.types.values() {
-                        types.entry(&selection.type_name).or_default().push(selection);
+                    for (name, selection) in &possible.types {
+                        // One that is masked is told from the others, and no more is read of it.
+                        types.entry(name).or_default().extend(selection);
                     }
                 }
                 Shape::Typename(_) | Shape::Masked => {}
             }
         }
-        let mut objects = types.values().map(|selections| self.object(selections));
+        let mut objects = types.into_iter().map(|(name, selections)| self.object(name, &selections));
         match &parts[0].shape {
             Shape::Abstract(_) => ReadType::Abstract(objects.collect()),
             _ => match objects.next() {
@@ -515,10 +532,11 @@ impl Merge {
         }
     }
 
-    fn object(&mut self, parts: &[&Arc<Selection>]) -> Arc<ReadObject> {
-        let mut key: Vec<_> = parts.iter().map(|part| Arc::as_ptr(part)).collect();
-        key.sort_unstable();
-        key.dedup();
+    fn object(&mut self, type_name: &str, parts: &[&Arc<Selection>]) -> Arc<ReadObject> {
+        let mut selections: Vec<_> = parts.iter().map(|part| Arc::as_ptr(part)).collect();
+        selections.sort_unstable();
+        selections.dedup();
+        let key = (type_name.into(), selections);
         if let Some(done) = self.done.get(&key) {
             return Arc::clone(done);
         }
@@ -534,7 +552,7 @@ impl Merge {
             ty: self.ty(&fields.iter().map(|field| &field.ty).collect::<Vec<_>>()),
         };
         let fields = slots.values().map(merge).collect();
-        let merged = Arc::new(ReadObject { type_name: parts[0].type_name.clone(), fields });
+        let merged = Arc::new(ReadObject { type_name: type_name.into(), fields });
         self.done.insert(key, Arc::clone(&merged));
         merged
     }
@@ -564,6 +582,8 @@ fn select(objects: &[&Arc<ReadObject>], above: &str, selected: &mut Vec<Box<str>
 pub(crate) mod tests {
     use super::*;
     use crate::schema::{Declaration, SchemaInput};
+    use crate::security::Viewer;
+    use crate::security::fields::refusal;
 
     pub(crate) const SDL: &str = r#"
         directive @guarded on FIELD_DEFINITION
@@ -585,8 +605,16 @@ pub(crate) mod tests {
     "#;
 
     pub(crate) fn schema(guarded: &[(&str, &[&[&str]])]) -> Arc<Schema> {
-        let guard = |any: &[&[&str]]| any.iter().map(|all| all.iter().map(|one| one.to_string()).collect()).collect();
-        let graphql = apollo_compiler::Schema::parse_and_validate(SDL, "").unwrap();
+        schema_of(SDL, guarded)
+    }
+
+    /// A schema whose functions are all plain, with guards on some of its fields.
+    pub(crate) fn schema_of(sdl: &str, guarded: &[(&str, &[&[&str]])]) -> Arc<Schema> {
+        let guard = |any: &[&[&str]]| {
+            let alternatives = any.iter().map(|all| all.iter().map(|one| Box::from(*one)).collect());
+            Guard::from(alternatives.collect::<Vec<_>>())
+        };
+        let (_, graphql, _) = crate::sdl::parse(sdl.into()).unwrap();
         let declarations = graphql.get_object("Subscription").unwrap().fields.keys().map(|name| Declaration {
             field: name.to_string(),
             function: name.to_string(),
@@ -594,7 +622,7 @@ pub(crate) mod tests {
             ..Declaration::default()
         });
         let input = SchemaInput {
-            sdl: SDL.into(),
+            sdl: sdl.into(),
             declarations: declarations.collect(),
             requires: guarded.iter().map(|(field, any)| (field.to_string(), guard(any))).collect(),
             ..SchemaInput::default()
@@ -606,12 +634,12 @@ pub(crate) mod tests {
     pub(crate) fn build(schema: &Schema, query: &str, variables: &str, held: &[&str]) -> Result<Arc<Plan>, Rejection> {
         let document = ExecutableDocument::parse_and_validate(&schema.graphql, query, "").unwrap();
         let operation = document.operations.iter().next().unwrap();
-        let root = operation.root_fields(&document).next().unwrap();
         let variables = Value::parse(variables.as_bytes()).unwrap();
-        let permitted =
-            |guard: &[Vec<String>]| guard.iter().any(|all| all.iter().all(|one| held.contains(&one.as_str())));
-        let field = &schema.fields[root.name.as_str()];
-        Plan::build(schema, field, operation, &document, variables.as_object().unwrap(), &permitted).map(Arc::new)
+        let permissions = held.iter().map(|one| Box::from(*one)).collect();
+        let viewer = Viewer { permissions, ..Viewer::default() };
+        let refuse = |guarded: &str, guard: &Guard| refusal(guarded, Some(guard), &viewer);
+        let plan = Plan::build(schema, operation, &document, variables.as_object().unwrap(), &refuse);
+        plan.map(Arc::new)
     }
 
     /// A plan without variables and guards.
@@ -641,7 +669,7 @@ pub(crate) mod tests {
         selection.fields.iter().map(|field| &*field.response_key).collect()
     }
 
-    fn refusal(result: Result<Arc<Plan>, Rejection>) -> String {
+    fn told(result: Result<Arc<Plan>, Rejection>) -> String {
         match result.unwrap_err() {
             Rejection::Request(errors) => crate::error::errors_json(&errors),
             other => other.to_string(),
@@ -677,7 +705,7 @@ pub(crate) mod tests {
         let found = build(&schema, query, r#"{"yes": true, "no": false}"#, &[]).unwrap();
         let Shape::Object(order) = &found.root.ty.shape else { panic!() };
         assert_eq!(keys(order), ["c", "g", "f"]);
-        let refused = refusal(build(&schema, query, r#"{"yes": true, "no": null}"#, &[]));
+        let refused = told(build(&schema, query, r#"{"yes": true, "no": null}"#, &[]));
         assert!(refused.contains("must not be null") && refused.contains("BAD_USER_INPUT"), "{refused}");
     }
 
@@ -687,7 +715,7 @@ pub(crate) mod tests {
         assert_eq!(names(&plan.reads.ty), "Customer{id friends{\"first\":2,}[{id}]}|Order{id}");
         assert_eq!(plan.selected.join(" "), "id friends friends.id");
         let Shape::Abstract(possible) = &plan.root.ty.shape else { panic!() };
-        assert_eq!(keys(&possible.types["Customer"]), ["id", "__typename", "friends"]);
+        assert_eq!(keys(possible.types["Customer"].as_ref().unwrap()), ["id", "__typename", "friends"]);
     }
 
     #[test]
@@ -755,6 +783,64 @@ pub(crate) mod tests {
         assert!(!refused(order, "subscription { node { ... on Customer { id } } }", &[]));
     }
 
+    pub(crate) const GUARDED: &str = r#"
+        interface Node { id: ID! secret: Secret }
+        type Plain implements Node { id: ID! secret: Secret strict: Node! listed: [Node!] all: [[Node]!]! none: [[Node!]!]! found: Found }
+        type Secret implements Node @requiresScopes(scopes: "see") { id: ID! secret: Secret own: String @requiresScopes(scopes: "own") }
+        union Found = Plain | Secret
+        type Subscription { node: Node strict: Node! plain: Plain secret: Secret found: Found }
+    "#;
+
+    #[test]
+    fn a_guarded_type_is_masked_where_it_may_stand() {
+        let schema = schema_of(GUARDED, &[]);
+        let plan = |fields: &str, held: &[&str]| build(&schema, &format!("subscription {{ {fields} }}"), "{}", held);
+        // Behind an interface it is told from the others, and not read.
+        let masked = plan("node { id __typename ... on Secret { own } }", &["own"]).unwrap();
+        assert_eq!(names(&masked.reads.ty), "Plain{id}|Secret{}");
+        assert_eq!((masked.selected.join(" ").as_str(), masked.masked.join(" ").as_str()), ("id", "Subscription.node"));
+        let seen = plan("node { id __typename ... on Secret { own } }", &["see"]).unwrap();
+        assert_eq!(names(&seen.reads.ty), "Plain{id}|Secret{id}");
+        assert_eq!(seen.masked.join(" "), "Secret.own");
+        // Together they read what one of them may see.
+        assert_eq!(names(&Reads::union(&masked, &[seen]).ty), "Plain{id}|Secret{id}");
+        // Where a field gives nothing else it is masked as a whole, wherever it stands in the document.
+        let query = "plain { x: secret { id } ...F found { ... on Node { id } ... on Secret { secret { id } } } } }
+            fragment F on Node { ... { y: secret { own } } id";
+        let nested = plan(query, &["own"]).unwrap();
+        assert_eq!(names(&nested.reads.ty), "{id foundPlain{id}|Secret{}}");
+        assert_eq!(nested.masked.join(" "), "Plain.found Plain.secret");
+        // Two masked types at one place stay two.
+        assert_eq!(plan("plain { listed { id } all { id } found { __typename } }", &[]).unwrap().masked.len(), 3);
+    }
+
+    #[test]
+    fn a_type_that_is_refused_where_nothing_can_be_null_refuses() {
+        let schema = schema_of(GUARDED, &[]);
+        for (fields, reason) in [
+            ("secret { id }", "Subscription.secret requires 'see'; the viewer lacks 'see'"),
+            ("strict { id }", "Subscription.strict may give Secret, which requires 'see'; the viewer lacks 'see'"),
+            (
+                "plain { s: strict { __typename } }",
+                "Plain.strict may give Secret, which requires 'see'; the viewer lacks 'see'",
+            ),
+            (
+                "node { ... on Plain { none { id } } }",
+                "Plain.none may give Secret, which requires 'see'; the viewer lacks 'see'",
+            ),
+        ] {
+            let query = format!("subscription {{ {fields} }}");
+            match build(&schema, &query, "{}", &["own"]) {
+                Err(Rejection::Forbidden(refusal)) => assert_eq!(refusal.reason, reason),
+                other => panic!("{query}: {other:?}"),
+            }
+            build(&schema, &query, "{}", &["see"]).unwrap();
+        }
+        for fields in ["plain { listed { id } }", "plain { all { id } }", "found { ... on Node { id } }"] {
+            build(&schema, &format!("subscription {{ {fields} }}"), "{}", &[]).unwrap();
+        }
+    }
+
     #[test]
     fn a_selection_may_be_deep_but_not_without_end() {
         let nested = |depth: usize| {
@@ -771,7 +857,7 @@ pub(crate) mod tests {
         let fragments: String =
             (0..200).map(|at| format!("fragment F{at} on Order {{ {} }} ", "id ".repeat(100))).collect();
         let wide = format!("subscription {{ order {{ {wide} }} }} {fragments}");
-        assert!(refusal(build(&schema(&[]), &wide, "{}", &[])).contains("LIMIT_EXCEEDED"));
+        assert!(told(build(&schema(&[]), &wide, "{}", &[])).contains("LIMIT_EXCEEDED"));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Projection {
     fn complete(&mut self, ty: &PlannedType, value: &Value, path: &Path<'_>) -> Result<(), Stop> {
         let coordinate = &path.field.coordinate;
         match (&ty.shape, value) {
-            (Shape::Masked, _) => return self.raise(GraphQLError::new(code::FORBIDDEN, "Forbidden"), path),
+            (Shape::Masked, _) => return self.forbid(path),
             (Shape::Typename(text), _) => self.out.push_str(text),
             (_, Value::Failed(error)) => return self.raise((**error).clone(), path),
             (_, Value::Null) if ty.nullable => self.out.push_str("null"),
@@ -177,7 +177,8 @@ impl Projection {
                 let expected = &possible.name;
                 let name = value.get("__typename").and_then(Value::as_str);
                 let message = match name.map(|name| possible.types.get(name).ok_or(name)) {
-                    Some(Ok(selection)) => return self.object(selection, value, path),
+                    Some(Ok(Some(selection))) => return self.object(selection, value, path),
+                    Some(Ok(None)) => return self.forbid(path),
                     Some(Err(name)) => {
                         let name = shorten(name);
                         format!("Runtime Object type '{name}' is not a possible type for '{expected}'.")
@@ -214,6 +215,10 @@ impl Projection {
         }
         self.out.push('}');
         Ok(())
+    }
+
+    fn forbid(&mut self, path: &Path<'_>) -> Result<(), Stop> {
+        self.raise(GraphQLError::new(code::FORBIDDEN, "Forbidden"), path)
     }
 
     fn fail(&mut self, message: String, path: &Path<'_>) -> Result<(), Stop> {
@@ -354,7 +359,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::plan::tests::{build, plan, schema};
+    use crate::plan::tests::{GUARDED, build, plan, schema, schema_of};
 
     const ROOM: usize = 1 << 20;
 
@@ -629,6 +634,36 @@ mod tests {
             text.contains(r#""locations":[{"line":1,"column":24},{"line":1,"column":74}],"path":["order","b"]"#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_masked_type_is_null_where_it_stands_and_the_others_are_not() {
+        let schema = schema_of(GUARDED, &[]);
+        let projected = |query: &str, data: &str| {
+            let (plan, data) = (build(&schema, query, "{}", &[]).unwrap(), Value::parse(data.as_bytes()).unwrap());
+            let read = project(&plan, Source::Read(&data), ROOM).unwrap();
+            assert_eq!(project(&plan, Source::Passthrough(&data), ROOM).unwrap(), read);
+            parts(&read)
+        };
+        let query = "subscription { plain { all { __typename id } listed { id } found { ... on Node { id } } } }";
+        let (plain, secret) = (r#"{"__typename":"Plain","id":1}"#, r#"{"__typename":"Secret","id":2}"#);
+        assert_eq!(
+            projected(query, &format!(r#"{{"all":[[{plain},{secret},null]],"listed":[{plain}],"found":{plain}}}"#)),
+            (
+                r#"{"plain":{"all":[[{"__typename":"Plain","id":"1"},null,null]],"listed":[{"id":"1"}],"found":{"id":"1"}}}"#.into(),
+                vec!["[plain,all,0,1] Forbidden FORBIDDEN".into()]
+            )
+        );
+        // An item that cannot be null takes the list along.
+        assert_eq!(
+            projected(query, &format!(r#"{{"all":[],"listed":[{plain},{secret}],"found":{secret}}}"#)),
+            (
+                r#"{"plain":{"all":[],"listed":null,"found":null}}"#.into(),
+                vec!["[plain,listed,1] Forbidden FORBIDDEN".into(), "[plain,found] Forbidden FORBIDDEN".into()]
+            )
+        );
+        let (data, errors) = projected("subscription { node { id } }", secret);
+        assert_eq!((data.as_str(), errors), (r#"{"node":null}"#, vec!["[node] Forbidden FORBIDDEN".into()]));
     }
 
     #[test]

@@ -18,12 +18,10 @@ use crate::channel::ChannelTemplate;
 use crate::coerce;
 use crate::limits::Overflow;
 use crate::predicate::{Expr, OperandKind, Predicate};
-use crate::sdl;
+use crate::sdl::{self, Restricted};
+use crate::security::fields::Guard;
 use crate::security::scope::{Scope, ScopeInput};
 use crate::value::{Object, Value};
-
-/// An OR of ANDs of permissions.
-pub type Guard = Vec<Vec<String>>;
 
 /// What a schema is built from.
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +63,7 @@ pub struct Declaration {
     pub takes_info: bool,
     /// What arguments must equal of the viewer.
     pub scope: Vec<ScopeInput>,
-    /// Permissions that the field asks for.
+    /// What the field asks of its viewers.
     pub requires: Option<Guard>,
     /// The only services whose events the field is about; `None` is any.
     pub sources: Option<Vec<String>>,
@@ -109,6 +107,7 @@ pub struct Schema {
     pub fields: IndexMap<Arc<str>, Arc<Field>, FxBuildHasher>,
     implementers: ApolloMap<Name, Implementers>,
     python_names: HashMap<String, String>,
+    /// By coordinate: `Type.field` and `Type`.
     guards: HashMap<String, Guard>,
     defaults: FxHashMap<String, Value>,
     root: Name,
@@ -138,7 +137,7 @@ pub struct Field {
 impl Schema {
     /// Checks everything.
     pub fn build(input: SchemaInput) -> Result<Arc<Schema>, SchemaError> {
-        let (sdl, graphql) = sdl::parse(input.sdl)?;
+        let (sdl, graphql, restricted) = sdl::parse(input.sdl)?;
         let root = graphql.schema_definition.subscription.as_ref().map(|root| root.name.clone());
         let root = root.ok_or_else(|| SchemaError("the schema has no subscription type".into()))?;
         let mut schema = Schema {
@@ -153,7 +152,7 @@ impl Schema {
         };
         schema.fill_defaults()?;
         schema.check_one_of()?;
-        schema.fill_guards(&input.requires)?;
+        schema.fill_guards(&input.requires, &restricted)?;
         for (index, mut declaration) in input.declarations.into_iter().enumerate() {
             let camel = camel_case(&declaration.field);
             if !schema.root_fields().any(|name| **name == declaration.field)
@@ -195,13 +194,19 @@ impl Schema {
         }
     }
 
-    /// The permissions that a field of an object type asks for, those of its interfaces and of its function included.
-    pub fn guard(&self, type_name: &str, field: &str) -> Option<&[Vec<String>]> {
+    /// What a field of an object type asks of its viewers. Included is what its interfaces, its function and the type that
+    /// it gives ask for.
+    pub fn guard(&self, type_name: &str, field: &str) -> Option<&Guard> {
         // Most schemas have none, and the key is a new string.
         if self.guards.is_empty() {
             return None;
         }
-        self.guards.get(&format!("{type_name}.{field}")).map(Vec::as_slice)
+        self.guards.get(&format!("{type_name}.{field}"))
+    }
+
+    /// What an object type asks of its viewers, wherever it stands; that of its interfaces included.
+    pub fn type_guard(&self, type_name: &str) -> Option<&Guard> {
+        self.guards.get(type_name)
     }
 
     /// The object types that a value of this composite type may have.
@@ -339,8 +344,8 @@ impl Schema {
         Ok(())
     }
 
-    /// Brings each guard to every object type that it holds in.
-    fn fill_guards(&mut self, requires: &HashMap<String, Guard>) -> Result<(), SchemaError> {
+    /// Brings each guard to every place where it holds.
+    fn fill_guards(&mut self, requires: &HashMap<String, Guard>, restricted: &Restricted) -> Result<(), SchemaError> {
         for (coordinate, guard) in requires {
             let unknown = || SchemaError(format!("requires: there is no field {coordinate}, expected Type.field"));
             let (type_name, field) = coordinate.split_once('.').ok_or_else(unknown)?;
@@ -348,25 +353,53 @@ impl Schema {
             let is_root = type_name == "Subscription" && !self.graphql.types.contains_key(type_name);
             let type_name = if is_root { self.root.clone() } else { Name::new(type_name).map_err(|_| unknown())? };
             self.graphql.type_field(&type_name, field).map_err(|_| unknown())?;
-            let behind = self.possible_types(&type_name);
-            for name in behind.iter().chain((!behind.contains(&type_name)).then_some(&type_name)) {
-                self.add_guard(format!("{name}.{field}"), guard);
+            self.guard_field(&type_name, field, guard);
+        }
+        for (type_name, field, guard) in &restricted.fields {
+            self.guard_field(type_name, field, guard);
+        }
+        for (type_name, guard) in &restricted.types {
+            for name in self.behind(type_name) {
+                self.add_guard(name.to_string(), guard);
             }
+        }
+        if !restricted.types.is_empty() {
+            self.guard_what_gives_types();
         }
         Ok(())
     }
 
-    /// Both guards must hold: each alternative of the one with each of the other.
-    fn add_guard(&mut self, coordinate: String, guard: &Guard) {
-        let both = match self.guards.get(&coordinate) {
-            Some(first) if first == guard => return,
-            Some(first) => {
-                let pairs = first.iter().flat_map(|a| guard.iter().map(move |b| [a.as_slice(), b].concat()));
-                pairs.collect()
+    /// A field that gives a guarded type is guarded itself, and so are the fields of a guarded root.
+    fn guard_what_gives_types(&mut self) {
+        let graphql = self.graphql.clone();
+        for object in graphql.types.values().filter_map(ExtendedType::as_object) {
+            for field in object.fields.values() {
+                let given = self.guards.get(field.ty.inner_named_type().as_str()).cloned();
+                let own = self.guards.get(object.name.as_str()).filter(|_| object.name == self.root).cloned();
+                for guard in given.iter().chain(&own) {
+                    self.add_guard(format!("{}.{}", object.name, field.name), guard);
+                }
             }
-            None => guard.clone(),
-        };
-        self.guards.insert(coordinate, both);
+        }
+    }
+
+    fn guard_field(&mut self, type_name: &Name, field: &str, guard: &Guard) {
+        for name in self.behind(type_name) {
+            self.add_guard(format!("{name}.{field}"), guard);
+        }
+    }
+
+    /// A type, and every type that implements it.
+    fn behind(&self, type_name: &Name) -> Vec<Name> {
+        let implementers = self.implementers.get(type_name);
+        let names = implementers.into_iter().flat_map(|types| types.objects.iter().chain(&types.interfaces));
+        names.chain([type_name]).cloned().collect()
+    }
+
+    /// Adds to what is asked for already.
+    fn add_guard(&mut self, coordinate: String, guard: &Guard) {
+        let known = self.guards.entry(coordinate);
+        known.and_modify(|first| *first = first.and(guard)).or_insert_with(|| guard.clone());
     }
 }
 

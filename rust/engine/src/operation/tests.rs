@@ -14,8 +14,10 @@ pub(crate) fn limits() -> Limits {
     .expect("limits")
 }
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use apollo_compiler::ExecutableDocument;
 use chrono::Utc;
 
 use crate::admission::{Admitted, Gate};
@@ -349,7 +351,7 @@ fn permissions_part_plans_only_where_they_matter() {
         sdl: SDL.into(),
         declarations: vec![
             Declaration {
-                requires: Some(vec![vec!["orders".into()]]),
+                requires: Some(Guard::from(vec![vec!["orders".into()]])),
                 channel: "orders:{id}".into(),
                 ..declaration("order")
             },
@@ -387,6 +389,54 @@ fn permissions_part_plans_only_where_they_matter() {
     );
     assert_eq!(refused(admit(&documents, "subscription { order { id } }", "{}", &["orders"])), "FORBIDDEN");
     subscription(&documents, "subscription { order { id } }", "{}", &["orders", "ids"]);
+}
+
+#[test]
+fn whoever_else_watches_a_viewer_gets_the_plan_that_is_his() {
+    let schema = schema(
+        "interface Node { id: ID @requiresScopes(scopes: \"id\") }
+        type Order implements Node { id: ID at: Instant level: Level customer: Customer }
+        type Customer implements Node @requiresScopes(scopes: [[\"a\", \"b\"], [\"c\"]]) { id: ID name: String @authenticated }
+        union Found = Order | Customer
+        scalar Instant @requiresScopes(scopes: \"instant\")
+        enum Level @requiresScopes(scopes: [\"low\", \"high\"]) { LOW }
+        type Subscription { order: Order node: Node found: [Found] }",
+    );
+    let held = ["id", "a", "b", "c", "instant", "low", "high"];
+    let viewers: Vec<Arc<Viewer>> = (0..256)
+        .map(|bits| {
+            Arc::new(Viewer {
+                user_id: (bits & 128 != 0).then(|| "u".into()),
+                permissions: (0..7).filter(|at| bits & (1 << at) != 0).map(|at| held[at].into()).collect(),
+                ..Viewer::default()
+            })
+        })
+        .collect();
+    let gate = Gate::new(Arc::clone(&schema), &limits(), false);
+    for (query, different) in [
+        ("subscription { order { id at level customer { name } } }", 2 * 2 * 2 * 3),
+        ("subscription { node { id ... on Customer { name } ... on Order { at level } } }", 2 * 2 * 2 * 3),
+        ("subscription { found { ... on Customer { name } ... on Node { __typename } } }", 3),
+        ("subscription { found { __typename } }", 2),
+    ] {
+        let document = ExecutableDocument::parse_and_validate(&schema.graphql, query, "").expect("a document");
+        let operation = document.operations.iter().next().expect("an operation");
+        // Plans live as long as someone holds them: all are held, and found again by those who come later.
+        let (mut plans, mut texts) = (Vec::new(), HashSet::new());
+        for viewer in viewers.iter().chain(viewers.iter().rev()) {
+            let Ok(Admitted::Subscription(admission)) = gate.admit(&request(query, &Value::Null), viewer, Utc::now())
+            else {
+                panic!("{query}");
+            };
+            let refuse = |guarded: &str, guard: &Guard| fields::refusal(guarded, Some(guard), viewer);
+            let own = Plan::build(&schema, operation, &document, &Object::default(), &refuse);
+            let (own, given) = (format!("{:?}", own.expect("a plan")), format!("{:?}", admission.operation.plan));
+            assert_eq!(own, given, "{query} {viewer:?}");
+            plans.push(admission.operation.plan);
+            texts.insert(given);
+        }
+        assert_eq!(texts.len(), different, "{query}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@ use crate::error::Rejection;
 
 /// A schema whose functions are all plain and async, one for each field of its subscription type.
 pub(crate) fn schema(sdl: &str) -> Arc<Schema> {
-    let (_, graphql) = sdl::parse(sdl.into()).expect("valid SDL");
+    let (_, graphql, _) = sdl::parse(sdl.into()).expect("valid SDL");
     let root = graphql.schema_definition.subscription.as_ref().expect("a subscription type");
     let fields = graphql.get_object(&root.name).expect("an object").fields.keys();
     let declarations = fields.map(|name| declaration(name)).collect();
@@ -17,6 +17,12 @@ pub(crate) fn declaration(field: &str) -> Declaration {
         channel: field.into(),
         ..Declaration::default()
     }
+}
+
+fn guard(any: &[&[&str]]) -> Guard {
+    let alternatives: Vec<Vec<Box<str>>> =
+        any.iter().map(|all| all.iter().map(|one| Box::from(*one)).collect()).collect();
+    Guard::from(alternatives)
 }
 
 fn build(sdl: &str, declarations: &str) -> Result<Arc<Schema>, SchemaError> {
@@ -119,13 +125,44 @@ fn says_what_is_wrong_with_the_sdl() {
         ("type Subscription { a(i: Int = \"x\"): Int }", "the default of Subscription.a.i does not fit its type: \"x\"; Int cannot represent non-integer value: \"x\""),
         ("type Subscription { a(i: I = {}): Int } input I { i: I = {} }", "the default of Subscription.a.i does not fit its type: {}; the default of I.i needs itself"),
         ("type Subscription { a(d: DateTime = \"x\"): Int } scalar DateTime", "the default of Subscription.a.d does not fit its type: \"x\"; DateTime cannot represent value: \"x\""),
-        ("type Subscription { a: Int @policy(policies: [[\"x\"]]) }", "@policy cannot be honoured: expected requires= or a function that checks (line 1, column 28)"),
-        ("type Subscription { a: A } type A @requiresScopes(scopes: [[\"x\"]]) { b: Int }", "@requiresScopes is not supported yet: expected requires= on the field (line 1, column 35)"),
-        ("directive @authenticated on ENUM type Subscription { a: A } enum A @authenticated { b }", "@authenticated is not supported yet: expected requires= on the field (line 1, column 68)"),
+        ("type Subscription { a: Int } extend type Subscription { b: Int @policy(policies: [[\"x\"]]) }",
+         "@policy on Subscription.b cannot be honoured: expected requires= or a function that checks (line 1, column 64)"),
         ("extend schema @link(url: \"https://specs.apollo.dev/federation/v2.5\", import: [{name: \"@policy\", as: \"@p\"}])
-          type Subscription { a: Int @p }", "@p cannot be honoured: expected requires= or a function that checks (line 2, column 38)"),
-        ("extend schema @link(url: \"https://specs.apollo.dev/federation/v2.5\", as: \"fed\")
-          type Subscription { a: Int @fed__authenticated }", "@fed__authenticated is not supported yet: expected requires= on the field (line 2, column 38)"),
+          type Subscription { a: Int @p }", "@p on Subscription.a cannot be honoured: expected requires= or a function that checks (line 2, column 38)"),
+        ("extend schema @link(url: \"https://specs.apollo.dev/policy/v0.1\", as: \"p\") directive @p on FIELD_DEFINITION
+          type Subscription { a: Int @p }", "@p on Subscription.a cannot be honoured"),
+        ("type Subscription { a: Int } union U @fed__policy = Subscription extend schema @link(url: \"x/federation/v2.5\", as: \"fed\")",
+         "@fed__policy on the union U cannot be honoured"),
+        // What restricts access has its form.
+        ("type Subscription { a: Int @authenticated(role: \"x\") }", "@authenticated on Subscription.a takes no arguments (line 1, column 28)"),
+        ("directive @authenticated(role: String) on FIELD_DEFINITION type Subscription { a: Int @authenticated(role: \"x\") }",
+         "@authenticated on Subscription.a takes no arguments"),
+        ("type Subscription { a: Int @requiresScopes }", "@requiresScopes on Subscription.a takes one argument: scopes"),
+        ("type Subscription { a: Int @requiresScopes(scope: \"a\") }", "@requiresScopes on Subscription.a takes one argument: scopes"),
+        ("type Subscription { a: Int @requiresScopes(scopes: [], scopes: [[]]) }", "@requiresScopes on Subscription.a takes one argument: scopes"),
+        ("type Subscription { a: Int @requiresScopes(scopes: null) }",
+         "@requiresScopes on Subscription.a takes scopes that are lists of lists of strings, not null (line 1, column 28)"),
+        ("type Subscription { a: Int @requiresScopes(scopes: [[\"a\", null]]) }", "@requiresScopes on Subscription.a takes scopes that"),
+        ("type Subscription { a: Int @requiresScopes(scopes: [[\"a\"], 1]) }", "@requiresScopes on Subscription.a takes scopes that"),
+        ("type Subscription { a: Int @requiresScopes(scopes: [[[\"a\"]]]) }", "@requiresScopes on Subscription.a takes scopes that"),
+        ("type Subscription { a: Int @requiresScopes(scopes: a) }", "@requiresScopes on Subscription.a takes scopes that"),
+        ("type Subscription { a: Int @requiresScopes(scopes: {a: 1}) }", "@requiresScopes on Subscription.a takes scopes that"),
+        // And its places.
+        ("type Subscription { a: Int } extend schema @authenticated", "@authenticated on the schema restricts nothing here: expected it on a field"),
+        ("type Subscription { a: U } union U @authenticated = Subscription", "@authenticated on the union U restricts nothing here"),
+        ("type Subscription { a: E } enum E { F @authenticated }", "@authenticated on the value E.F restricts nothing here"),
+        ("type Subscription { a(i: I): Int } input I @authenticated { b: Int }", "@authenticated on the input I restricts nothing here"),
+        ("type Subscription { a(i: I): Int } input I { b: Int @authenticated }", "@authenticated on the input field I.b restricts nothing here"),
+        ("type Subscription { a(b: Int @authenticated): Int }", "@authenticated on the argument Subscription.a.b restricts nothing here"),
+        ("directive @d(b: Int @authenticated) on OBJECT type Subscription { a: Int }", "@authenticated on the argument d.b restricts nothing here"),
+        ("directive @authenticated on UNION type Subscription { a: U } union U @authenticated = Subscription", "@authenticated on the union U restricts nothing here"),
+        // A link that is not understood may hide what restricts access.
+        ("extend schema @link(url: \"https://specs.apollo.dev/federation/v2.5\", import: [\"@key\", 1]) type Subscription { a: Int }",
+         "@link has an import that cannot be read: 1 (line 1, column 15)"),
+        ("extend schema @link(url: \"https://specs.apollo.dev/federation/v2.5\", import: {as: \"@auth\"}) type Subscription { a: Int }",
+         "@link has an import that cannot be read: {as: \"@auth\"}"),
+        ("extend schema @link(url: \"x/federation/v2.5\", import: [\"@authenticated\"]) @link(url: \"x/y/v1\", import: [{name: \"@tag\", as: \"@authenticated\"}])
+          type Subscription { a: Int @authenticated }", "@link imports a second directive as @authenticated"),
     ] {
         let error = build(sdl, "[]").map(|_| ()).expect_err(sdl);
         assert!(error.0.starts_with(expected), "{sdl}\n{}\n{expected}", error.0);
@@ -155,6 +192,141 @@ fn accepts_federation_undeclared_renamed_and_namespaced() {
     assert!(printed.contains("@deprecated"));
 }
 
+/// Each guard of a schema with this type system, as `Type.field requires ...`.
+fn guards(sdl: &str) -> Vec<String> {
+    let schema = schema(sdl);
+    let mut guards: Vec<String> =
+        schema.guards.iter().map(|(coordinate, guard)| format!("{coordinate} {guard}")).collect();
+    guards.sort();
+    guards
+}
+
+#[test]
+fn what_restricts_access_is_read_under_any_name() {
+    let federation = "https://specs.apollo.dev/federation/v2.5";
+    for (head, directive) in [
+        (String::new(), "authenticated"),
+        (String::new(), "federation__authenticated"),
+        ("directive @authenticated on FIELD_DEFINITION | OBJECT".into(), "authenticated"),
+        (format!(r#"extend schema @link(url: "{federation}", import: ["@authenticated"])"#), "authenticated"),
+        (format!(r#"extend schema @link(url: "{federation}", import: "@authenticated")"#), "authenticated"),
+        // Not imported; the namespace is there all the same.
+        (format!(r#"extend schema @link(url: "{federation}")"#), "federation__authenticated"),
+        (format!(r#"extend schema @link(url: "{federation}")"#), "authenticated"),
+        (format!(r#"extend schema @link(url: "{federation}", import: [{{name: "@authenticated", as: "@auth"}}])"#), "auth"),
+        (format!(r#"extend schema @link(url: "{federation}", import: {{name: "@authenticated", as: "@auth"}})"#), "auth"),
+        (
+            format!(
+                r#"directive @auth on FIELD_DEFINITION
+                extend schema @link(url: "{federation}", import: [{{name: "@authenticated", as: "auth"}}])"#
+            ),
+            "auth",
+        ),
+        (format!(r#"schema @link(url: "{federation}", as: "fed") {{ subscription: Subscription }}"#), "fed__authenticated"),
+        (format!(r#"extend schema @link(url: "{federation}/", as: "my_") @link(url: "x/my")"#), "my___authenticated"),
+        (format!(r#"directive @a__b__authenticated on FIELD_DEFINITION extend schema @link(url: "x/a") @link(url: "{federation}", as: "a__b")"#), "a__b__authenticated"),
+        (r#"extend schema @link(url: "https://specs.apollo.dev/authenticated/v0.1", for: SECURITY)"#.into(), "authenticated"),
+        (r#"extend schema @link(url: "https://specs.apollo.dev/authenticated/v0.1?x#y", as: "auth")"#.into(), "auth"),
+        (r#"extend schema @link(url: "https://specs.apollo.dev/authenticated/v0.1", import: [{name: "@authenticated", as: "@a"}])"#.into(), "a"),
+        (r#"extend schema @core(feature: "https://specs.apollo.dev/authenticated/v0.1", as: "auth")"#.into(), "auth"),
+        // The link's own specification is linked under another name.
+        (
+            format!(
+                r#"extend schema @by(url: "https://specs.apollo.dev/link/v1.0", as: "by")
+                @by(url: "{federation}", import: [{{name: "@authenticated", as: "@auth"}}])"#
+            ),
+            "auth",
+        ),
+    ] {
+        let sdl = format!("{head} type Subscription {{ a: Int @{directive} b: Int }}");
+        assert_eq!(guards(&sdl), ["Subscription.a requires a user_id"], "{sdl}");
+    }
+    for (head, directive) in [
+        (String::new(), "requiresScopes"),
+        (String::new(), "federation__requiresScopes"),
+        ("directive @requiresScopes(scopes: [[String!]!]!) on FIELD_DEFINITION".into(), "requiresScopes"),
+        (
+            format!(
+                r#"extend schema @link(url: "{federation}", import: ["Scope", {{name: "@requiresScopes", as: "@scopes"}}])"#
+            ),
+            "scopes",
+        ),
+        (format!(r#"extend schema @link(url: "{federation}", as: "fed")"#), "fed__requiresScopes"),
+        (r#"extend schema @link(url: "https://specs.apollo.dev/requiresScopes/v0.1", as: "scopes")"#.into(), "scopes"),
+    ] {
+        let sdl = format!(r#"{head} type Subscription {{ a: Int @{directive}(scopes: [["a", "b"], ["c"]]) b: Int }}"#);
+        assert_eq!(guards(&sdl), ["Subscription.a requires 'c', or 'a' and 'b'"], "{sdl}");
+    }
+    // One of the user's own is none of these.
+    let own = r#"directive @auth on FIELD_DEFINITION directive @mine__authenticated on FIELD_DEFINITION
+        extend schema @link(url: "https://specs.apollo.dev/federation/v2.5", import: ["@key"])
+        type Subscription { a: Int @auth b: Int @mine__authenticated }"#;
+    assert_eq!(guards(own), [""; 0]);
+}
+
+#[test]
+fn scopes_are_coerced_as_lists_are() {
+    for (scopes, expected) in [
+        (r#""a""#, "requires 'a'"),
+        (r#"["a", "b"]"#, "requires 'a', or 'b'"),
+        (r#"["a", ["b", "c"]]"#, "requires 'a', or 'b' and 'c'"),
+        (r#"[["a", "b"]]"#, "requires 'a' and 'b'"),
+        (r#"[["""a""", "a"]]"#, "requires 'a'"),
+        ("[]", "is for nobody"),
+        ("[[]]", "is for everybody"),
+        (r#"[["a"], []]"#, "is for everybody"),
+    ] {
+        let sdl = format!("type Subscription {{ a: Int @requiresScopes(scopes: {scopes}) }}");
+        assert_eq!(guards(&sdl), [format!("Subscription.a {expected}")], "{sdl}");
+    }
+}
+
+#[test]
+fn a_guard_on_a_type_holds_wherever_it_is_given() {
+    assert_eq!(
+        guards(
+            r#"type Subscription @authenticated { a: A s: Int n: N m: [M!]! u: U d: D }
+            interface N @requiresScopes(scopes: "n") { id: ID e: E @requiresScopes(scopes: "field") }
+            interface M implements N { id: ID e: E }
+            type A implements N & M { id: ID e: E }
+            type B implements N { id: ID e: E a: [[A]!] }
+            type C { a: Int }
+            union U = B | C
+            extend type A @requiresScopes(scopes: "a")
+            extend type A @authenticated
+            enum E @requiresScopes(scopes: "e") { F }
+            scalar D
+            extend scalar D @requiresScopes(scopes: "d")
+            extend scalar ID @requiresScopes(scopes: "id")
+            extend type C { more: String @requiresScopes(scopes: "c") }"#
+        ),
+        [
+            "A requires a user_id and 'a' and 'n'",
+            "A.e requires 'e' and 'field'",
+            "A.id requires 'id'",
+            "B requires 'n'",
+            "B.a requires a user_id and 'a' and 'n'",
+            "B.e requires 'e' and 'field'",
+            "B.id requires 'id'",
+            "C.more requires 'c'",
+            "D requires 'd'",
+            "E requires 'e'",
+            "ID requires 'id'",
+            "M requires 'n'",
+            "M.e requires 'field'",
+            "N requires 'n'",
+            "N.e requires 'field'",
+            "Subscription requires a user_id",
+            "Subscription.a requires a user_id and 'a' and 'n'",
+            "Subscription.d requires a user_id and 'd'",
+            "Subscription.m requires a user_id and 'n'",
+            "Subscription.n requires a user_id and 'n'",
+            "Subscription.s requires a user_id",
+            "Subscription.u requires a user_id",
+        ]
+    );
+}
+
 #[test]
 fn keeps_declared_directives_and_the_users_query_type() {
     let sdl = "directive @key(fields: String!) on OBJECT type Query { b: Int } type Subscription { a: A } type A @key(fields: \"b\") { b: Int }";
@@ -174,12 +346,12 @@ fn renames_of_root_types_work() {
         sdl: "schema { subscription: S } type S { a(anId: ID!): Int }".into(),
         declarations: vec![Declaration { channel: "{other}".into(), ..declaration("a") }],
         python_names: [("Subscription.a.anId".to_owned(), "other".to_owned())].into(),
-        requires: [("Subscription.a".to_owned(), vec![vec!["p".to_owned()]])].into(),
+        requires: [("Subscription.a".to_owned(), guard(&[&["p"]]))].into(),
         ..SchemaInput::default()
     };
     let schema = Schema::build(input).expect("a schema");
     assert_eq!(schema.python_name("S.a.anId"), "other");
-    assert_eq!(schema.guard("S", "a"), Some(&[vec!["p".to_owned()]][..]));
+    assert_eq!(schema.guard("S", "a"), Some(&guard(&[&["p"]])));
 }
 
 #[test]
@@ -206,24 +378,15 @@ fn guards_of_interfaces_hold_behind_them() {
         SchemaInput {
         sdl: "interface N { id: ID! } interface M implements N { id: ID! } type A implements N & M { id: ID! } type B implements N { id: ID! }
               type Subscription { n: N }".into(),
-        declarations: vec![Declaration { requires: Some(vec![vec!["root".into()]]), ..declaration("n") }],
+        declarations: vec![Declaration { requires: Some(guard(&[&["root"]])), ..declaration("n") }],
         requires: serde_json::from_str(requires).expect("guards"),
         ..SchemaInput::default()
     }
     };
     let schema = Schema::build(input(r#"{"N.id": [["a"], ["b"]], "A.id": [["c", "d"]]}"#)).expect("a schema");
-    let guard = |type_name| {
-        let mut guard = schema.guard(type_name, "id").map(<[_]>::to_vec);
-        guard.iter_mut().flatten().for_each(|all| all.sort());
-        guard.map(|mut guard| {
-            guard.sort();
-            format!("{guard:?}").replace('"', "")
-        })
-    };
-    assert_eq!(guard("A").as_deref(), Some("[[a, c, d], [b, c, d]]"));
-    assert_eq!(guard("B").as_deref(), Some("[[a], [b]]"));
-    assert_eq!(guard("N").as_deref(), Some("[[a], [b]]"));
-    assert_eq!(schema.guard("Subscription", "n"), Some(&[vec!["root".to_owned()]][..]));
+    assert_eq!(schema.guard("A", "id"), Some(&guard(&[&["a", "c", "d"], &["b", "c", "d"]])));
+    assert_eq!(schema.guard("B", "id"), Some(&guard(&[&["a"], &["b"]])));
+    assert_eq!(schema.guard("Subscription", "n"), Some(&guard(&[&["root"]])));
     assert_eq!(schema.guard("A", "other"), None);
     let error = Schema::build(input(r#"{"C.id": [["a"]]}"#)).map(|_| ());
     assert_eq!(error, Err(SchemaError("requires: there is no field C.id, expected Type.field".into())));

@@ -1,15 +1,203 @@
-//! Field access: what a field asks of a viewer's permissions.
+//! Field access: may this viewer see what a guard stands before? Guards come from `requires` and from the SDL's directives
+//! (`sdl`); [`crate::schema`] brings each to the fields that it holds for, and [`crate::plan`] asks them all when a
+//! selection is compiled. What is done about a refusal is decided there.
 
-use super::{Module, Refusal, Viewer};
+use std::fmt;
 
-/// Whether a viewer has all permissions of one of the alternatives.
-pub fn is_permitted(viewer: &Viewer, guard: &[Vec<String>]) -> bool {
-    let has = |permission: &String| viewer.permissions.contains(permission.as_str());
-    guard.iter().any(|all| all.iter().all(has))
+use serde::Deserialize;
+
+use super::{Decision, Module, Refusal, Viewer};
+
+/// One thing that a guard asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// The viewer is somebody: `user_id` is not `None`.
+    Authenticated,
+    /// The viewer's permissions hold this exact text.
+    Permission(Box<str>),
 }
 
-/// Why a viewer may not have the field at all.
-pub fn refusal(coordinate: &str, guard: Option<&[Vec<String>]>, viewer: &Viewer) -> Option<Refusal> {
-    let guard = guard.filter(|guard| !is_permitted(viewer, guard))?;
-    Some(Refusal::by(Module::Fields, format!("{coordinate} requires {guard:?}")))
+/// What is asked of a viewer: an OR of ANDs. Without alternatives nobody satisfies it; an alternative without needs is
+/// satisfied by everybody.
+///
+/// It is kept in its shortest form, in which guards are equal if and only if they mean the same.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<Vec<Box<str>>>")]
+pub struct Guard(Vec<Vec<Need>>);
+
+impl From<Vec<Vec<Box<str>>>> for Guard {
+    /// Alternatives of permissions.
+    fn from(any: Vec<Vec<Box<str>>>) -> Guard {
+        Guard::shortest(any.into_iter().map(|all| all.into_iter().map(Need::Permission).collect()).collect())
+    }
+}
+
+impl Guard {
+    /// Asks for a user, whoever it is.
+    pub fn authenticated() -> Guard {
+        Guard(vec![vec![Need::Authenticated]])
+    }
+
+    /// Both must hold: each alternative of the one with each of the other.
+    pub fn and(&self, other: &Guard) -> Guard {
+        let pairs = self.0.iter().flat_map(|a| other.0.iter().map(move |b| [a.as_slice(), b].concat()));
+        Guard::shortest(pairs.collect())
+    }
+
+    /// Leaves out what adds nothing: whoever satisfies a longer alternative satisfies a shorter one within it.
+    fn shortest(mut alternatives: Vec<Vec<Need>>) -> Guard {
+        for needs in &mut alternatives {
+            needs.sort_unstable();
+            needs.dedup();
+        }
+        alternatives.sort_unstable_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        let mut shortest: Vec<Vec<Need>> = Vec::new();
+        for needs in alternatives {
+            if !shortest.iter().any(|shorter| shorter.iter().all(|need| needs.contains(need))) {
+                shortest.push(needs);
+            }
+        }
+        Guard(shortest)
+    }
+}
+
+impl Need {
+    fn is_met(&self, viewer: &Viewer) -> bool {
+        match self {
+            Need::Authenticated => viewer.user_id.is_some(),
+            Need::Permission(permission) => viewer.permissions.contains(permission),
+        }
+    }
+}
+
+/// Whether a viewer has all that one of the alternatives asks for.
+pub fn decide(guard: &Guard, viewer: &Viewer) -> Decision {
+    let is_met = |needs: &Vec<Need>| needs.iter().all(|need| need.is_met(viewer));
+    Decision::allow_if(guard.0.iter().any(is_met))
+}
+
+/// Why a viewer may not have what a guard stands before: `Order.total requires 'a' and 'b', or 'c'; the viewer lacks 'b', or 'c'`.
+pub fn refusal(guarded: &str, guard: Option<&Guard>, viewer: &Viewer) -> Option<Refusal> {
+    let guard = guard.filter(|guard| !decide(guard, viewer).is_allowed())?;
+    let lacked = |needs: &Vec<Need>| needs.iter().filter(|need| !need.is_met(viewer)).cloned().collect();
+    let lacks: Vec<Vec<Need>> = guard.0.iter().map(lacked).collect();
+    let mut reason = format!("{guarded} {guard}");
+    if !lacks.is_empty() {
+        reason += &format!("; the viewer lacks {}", alternatives(&lacks));
+    }
+    Some(Refusal::by(Module::Fields, reason))
+}
+
+impl fmt::Display for Guard {
+    /// `requires a and b, or c`
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.first() {
+            None => out.write_str("is for nobody"),
+            Some(first) if first.is_empty() => out.write_str("is for everybody"),
+            Some(_) => write!(out, "requires {}", alternatives(&self.0)),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Need::Authenticated => out.write_str("a user_id"),
+            Need::Permission(permission) => write!(out, "'{permission}'"),
+        }
+    }
+}
+
+fn alternatives(any: &[Vec<Need>]) -> String {
+    let all = |all: &Vec<Need>| all.iter().map(Need::to_string).collect::<Vec<_>>().join(" and ");
+    any.iter().map(all).collect::<Vec<_>>().join(", or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(any: &[&[&str]]) -> Guard {
+        let alternatives: Vec<Vec<Box<str>>> =
+            any.iter().map(|all| all.iter().map(|one| Box::from(*one)).collect()).collect();
+        Guard::from(alternatives)
+    }
+
+    fn viewer(user_id: Option<&str>, held: &[&str]) -> Viewer {
+        let permissions = held.iter().map(|one| Box::from(*one)).collect();
+        Viewer { user_id: user_id.map(Into::into), permissions, ..Viewer::default() }
+    }
+
+    fn is_permitted(guard: &Guard, viewer: &Viewer) -> bool {
+        decide(guard, viewer).is_allowed()
+    }
+
+    #[test]
+    fn one_alternative_must_hold_as_a_whole() {
+        let asked = guard(&[&["a", "b"], &["c"]]);
+        for (held, expected) in [
+            (&[][..], false),
+            (&["a"], false),
+            (&["b"], false),
+            (&["a", "b"], true),
+            (&["c"], true),
+            (&["a", "c"], true),
+            (&["C", "a b", "*"], false),
+        ] {
+            assert_eq!(is_permitted(&asked, &viewer(Some("u"), held)), expected, "{held:?}");
+        }
+    }
+
+    #[test]
+    fn no_alternative_is_for_nobody_and_an_empty_one_for_everybody() {
+        let (nobody, everybody) = (guard(&[]), guard(&[&["a"], &[]]));
+        assert!(!is_permitted(&nobody, &viewer(Some("u"), &["a", ""])));
+        assert!(is_permitted(&everybody, &viewer(None, &[])));
+        assert_eq!(nobody.and(&everybody), nobody);
+        assert_eq!(everybody.and(&Guard::authenticated()), Guard::authenticated());
+        assert_eq!([nobody.to_string(), everybody.to_string()], ["is for nobody", "is for everybody"]);
+    }
+
+    #[test]
+    fn who_has_a_user_id_is_authenticated_and_nothing_else_counts() {
+        let asked = Guard::authenticated();
+        assert!(!is_permitted(&asked, &viewer(None, &["authenticated", "a user_id"])));
+        assert!(is_permitted(&asked, &viewer(Some(""), &[])));
+        let both = asked.and(&guard(&[&["a"], &["b"]]));
+        assert!(!is_permitted(&both, &viewer(None, &["a", "b"])));
+        assert!(!is_permitted(&both, &viewer(Some("u"), &[])));
+        assert!(is_permitted(&both, &viewer(Some("u"), &["b"])));
+    }
+
+    #[test]
+    fn guards_that_mean_the_same_are_equal() {
+        let or = guard(&[&["a"], &["b"]]);
+        assert_eq!(or, guard(&[&["b"], &["a", "c"], &["a", "a"], &["b"]]));
+        assert_eq!(or.and(&or), or);
+        assert_eq!(or.and(&guard(&[&["a"]])), guard(&[&["a"]]));
+        assert_eq!(or.and(&guard(&[&["c"]])), guard(&[&["c", "a"], &["b", "c"]]));
+        assert_ne!(guard(&[&["a", "b"]]), or);
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_asked_and_what_is_missing() {
+        let asked = guard(&[&["b", "a"], &["c"]]).and(&Guard::authenticated());
+        let told = |viewer: Viewer| refusal("Order.total", Some(&asked), &viewer).map(|refusal| refusal.reason);
+        assert_eq!(
+            told(viewer(Some("u"), &["a"])).as_deref(),
+            Some("Order.total requires a user_id and 'c', or a user_id and 'a' and 'b'; the viewer lacks 'c', or 'b'")
+        );
+        assert_eq!(told(viewer(Some("u"), &["c"])), None);
+        let nobody = refusal("Order.total", Some(&guard(&[])), &viewer(None, &[]));
+        assert_eq!(nobody.map(|refusal| refusal.reason).as_deref(), Some("Order.total is for nobody"));
+    }
+
+    #[test]
+    fn guards_are_lists_of_lists_in_json() {
+        let parsed: Guard = serde_json::from_str(r#"[["a", "b"], ["c"]]"#).expect("a guard");
+        assert_eq!(parsed, guard(&[&["c"], &["b", "a"]]));
+        for wrong in [r#"["a"]"#, r#""a""#, "[[1]]", "[[null]]", "{}", "null"] {
+            assert!(serde_json::from_str::<Guard>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

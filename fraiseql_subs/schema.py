@@ -81,13 +81,16 @@ class Schema:
 
         A function belongs to the field called by its `name=`, else by its own name, else by its camelCase. It need not
         take all of the field's arguments. A result's concrete type is its `__typename`, else its class's name.
+        `@requiresScopes` and `@authenticated` mean what they do in Apollo Federation; the scopes are the viewer's
+        `permissions`.
 
         Args:
             text: The schema, federated or not; also what Strawberry, Ariadne or graphql-core print.
             subscriptions: Functions decorated with `@subscription`, one for each field of the subscription type.
 
         Raises:
-            SchemaError: The text is no schema, a declaration does not fit it, or a field has no function.
+            SchemaError: The text is no schema, a declaration does not fit it, a field has no function, or a directive
+                restricts access in a way that cannot be honoured, such as `@policy`.
         """
         if not isinstance(text, str):
             raise SchemaError(f"from_sdl: expected the schema's text, got a {type(text).__name__}")

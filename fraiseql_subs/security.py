@@ -88,7 +88,7 @@ class SecurityContext:
         user_id: Who it is; `None` is anonymous.
         tenant_id: Whose events there are to be seen; `None` sees only those without tenant.
         roles: For `viewer("roles")` in predicates; they grant nothing by themselves.
-        permissions: What `requires` and `requires_any` ask for.
+        permissions: What `requires` and `requires_any` ask for, and `@requiresScopes` in SDL.
         claims: Anything else, as JSON; kept deeply immutable.
         sources: The only sources whose events may be received; `None` is no limit, an empty collection allows none.
         expires_at: When the authority ends, an aware datetime; `None` is never.

@@ -82,7 +82,7 @@ pub struct Viewer {
     pub user_id: Option<Arc<str>>,
     /// The tenant as text.
     pub tenant_id: Option<Arc<str>>,
-    /// What `requires` asks for.
+    /// What guards ask for (see [`fields`]).
     pub permissions: FxHashSet<Box<str>>,
     /// The only sources whose events this viewer may receive; `None` is no limit.
     pub sources: Option<FxHashSet<Box<str>>>,

@@ -17,7 +17,7 @@ from .errors import GraphQLError
 from .info import Info
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine
 
     from ._core import Call, Generation
     from .arguments import Function
@@ -100,7 +100,7 @@ class Runner:
             result = await function.call(call.event(), call.arguments(), _info(call))
             awaited = call.finish(result, True)
             while awaited:
-                awaited = call.supply(await asyncio.gather(*awaited, return_exceptions=True))
+                awaited = call.supply(await _outcomes(awaited))
         except asyncio.CancelledError as error:
             call.fail(error)
             raise
@@ -173,7 +173,7 @@ class Runner:
             while generation.has_room() or await generation.room():
                 awaited = generation.emit(await anext(generator))
                 while awaited:
-                    awaited = generation.supply(await asyncio.gather(*awaited, return_exceptions=True))
+                    awaited = generation.supply(await _outcomes(awaited))
             return
         except StopAsyncIteration:
             generation.complete()
@@ -192,6 +192,17 @@ async def _close(generator: AsyncGenerator[Any, None], name: str) -> None:
         await generator.aclose()
     except Exception:
         logger.exception("%s raised when it was closed", name)
+
+
+async def _outcomes(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What each gives, or its exception: one that cannot even be awaited here must not fail the others."""
+    # The same object may stand in several places, and some can be awaited only once.
+    started = {id(awaitable): _outcome(awaitable) for awaitable in awaitables}
+    return await asyncio.gather(*(started[id(awaitable)] for awaitable in awaitables), return_exceptions=True)
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _info(call: Call) -> Info | None:

@@ -432,6 +432,13 @@ async def soon_there() -> str:
     return "there"
 
 
+class NoAwaitable:
+    """It says that it can be awaited, and cannot."""
+
+    def __await__(self) -> int:
+        return 1
+
+
 def told() -> str:
     raise GraphQLError("a word of the attribute's own")
 
@@ -445,6 +452,7 @@ def told() -> str:
         (ValueError("a word of the attribute's own"), "Internal server error"),
         (AttributeError("a word of the attribute's own"), None),
         (told, "a word of the attribute's own"),
+        (NoAwaitable, "Internal server error"),
     ],
 )
 @pytest.mark.parametrize("place", ["secret", "node", "own"])
@@ -500,6 +508,47 @@ async def test_a_masked_value_tells_no_more_than_its_type(kind):
     assert Counter(nodes=1, id=4, note=4) == READS
     types = ["Secret", "Secret", "Derived", "Plain"]
     assert [item["__typename"] for item in seen["data"]["plain"]["nodes"]] == types
+
+
+async def test_an_attribute_that_hangs_is_told_to_those_who_may_see_it_alone(caplog):
+    caplog.set_level(logging.CRITICAL, logger="fraiseql_subs")
+
+    @subscription(channel="c", name="plain", timeout=0.05)
+    async def hanging(event: Event) -> Any:
+        return Plain(id=1, secret=Secret(lazy=asyncio.Event().wait), nodes=[Secret(id=2, lazy=asyncio.Event().wait)])
+
+    manager = manager_for(SDL, hanging, *(given(name) for name in ROOTS[1:]))
+    query = "subscription { plain { id secret { lazy } nodes { ... on Secret { id lazy } } } }"
+    alone = await outcomes(manager, query, [ANYBODY])
+    assert "lazy" not in READS
+    refused, seen = await outcomes(manager, query, [ANYBODY, SecurityContext(permissions=SEE)])
+    assert [refused] == alone
+    assert refused["data"] == {"plain": {"id": "1", "secret": None, "nodes": [None]}}
+    assert places(refused) == {"plain.secret": "Forbidden", "plain.nodes.0": "Forbidden"}
+    assert seen["data"] == {"plain": {"id": "1", "secret": {"lazy": None}, "nodes": [{"id": "2", "lazy": None}]}}
+    assert [(error["path"], error["extensions"]) for error in seen["errors"]] == [
+        (["plain", "secret", "lazy"], {"code": "TIMEOUT"}),
+        (["plain", "nodes", 0, "lazy"], {"code": "TIMEOUT"}),
+    ]
+
+
+async def test_an_attribute_that_cannot_be_awaited_here_fails_at_its_place_alone(caplog):
+    caplog.set_level(logging.CRITICAL, logger="fraiseql_subs")
+    elsewhere = asyncio.new_event_loop()
+
+    @subscription(channel="c", name="plain")
+    async def foreign(event: Event) -> Any:
+        return Plain(id=soon_there, secret=Secret(id=soon_there, lazy=elsewhere.create_future))
+
+    manager = manager_for(SDL, foreign, *(given(name) for name in ROOTS[1:]))
+    query = "subscription { plain { secret { lazy id } id } }"
+    alone = await outcomes(manager, query, [ANYBODY])
+    refused, seen = await outcomes(manager, query, [ANYBODY, SecurityContext(permissions=SEE)])
+    elsewhere.close()
+    assert [refused] == alone
+    assert refused["data"] == {"plain": {"secret": None, "id": "there"}}
+    assert seen["data"] == {"plain": {"secret": {"lazy": None, "id": "there"}, "id": "there"}}
+    assert places(seen) == {"plain.secret.lazy": "Internal server error"}
 
 
 async def test_values_that_are_no_objects_are_masked_by_their_type_too():

@@ -369,14 +369,15 @@ async def test_an_awaitable_of_a_sync_function_is_a_field_error():
     assert path == ["nodeInThread", "name"]
 
 
-async def test_an_awaitable_that_never_ends_times_out_with_its_function():
+async def test_an_awaitable_that_never_ends_is_a_field_error_when_its_function_times_out():
     @subscription(channel="c", timeout=0.05)
     async def slow(event: Event) -> Node | None:
-        return {"name": asyncio.Event().wait()}  # type: ignore[return-value]  # a mapping is fine
+        return {"id": "1", "name": asyncio.Event().wait()}  # type: ignore[return-value]  # a mapping is fine
 
-    payload = await result_of("slow { name }", None, slow)
-    assert payload["data"] == {"slow": None}
-    assert payload["errors"][0]["extensions"] == {"code": "TIMEOUT"}
+    payload = await result_of("slow { id name }", None, slow)
+    assert payload["data"] == {"slow": {"id": "1", "name": None}}
+    [error] = payload["errors"]
+    assert (error["path"], error["extensions"]) == (["slow", "name"], {"code": "TIMEOUT"})
 
 
 # ---- completion ----

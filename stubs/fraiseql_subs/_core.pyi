@@ -268,7 +268,7 @@ class Call:
         """The function raised."""
 
     def expire(self) -> bool:
-        """The function took too long; returns whether its outcome was still awaited."""
+        """The function took too long, or an awaitable in its result; returns whether it was still waited for."""
 
 @final
 class Generation:

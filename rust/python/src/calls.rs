@@ -229,10 +229,16 @@ impl Call {
         self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
     }
 
-    /// The function took too long. Returns whether its outcome was still awaited.
+    /// The function took too long, or awaitables in its result did, and only they have failed then: whoever did not select
+    /// them, or may not see them, is not told. Returns whether its outcome was still awaited.
     fn expire(&self) -> bool {
         let waited = self.call.lock().is_some();
-        self.deliver(Err(GraphQLError::new(code::TIMEOUT, "The function timed out")));
+        let late = GraphQLError::new(code::TIMEOUT, "The function timed out");
+        let reading = self.reading.lock().take();
+        self.deliver(match reading {
+            Some(reading) => Ok(reading.give_up(late)),
+            None => Err(late),
+        });
         waited
     }
 }

@@ -64,6 +64,17 @@ impl Reading {
         }
         Ok(Reading { value: self.value, awaited: reader.awaited })
     }
+
+    /// What there is without its awaitables, which failed.
+    pub(crate) fn give_up(mut self, error: GraphQLError) -> Value {
+        let failed = Value::Failed(Arc::new(error));
+        for Awaited { place, .. } in &self.awaited {
+            if let Some(there) = at(&mut self.value, place) {
+                *there = failed.clone();
+            }
+        }
+        self.value
+    }
 }
 
 fn at<'a>(value: &'a mut Value, place: &[Step]) -> Option<&'a mut Value> {

@@ -455,7 +455,7 @@ impl<G> Bucket<G> {
 
 impl Side<'_> {
     /// Hashes it so that sides which are equal by a kind have equal hashes; `None` where it equals nothing.
-    fn hash(self, kind: OperandKind, hasher: &mut impl Hasher) -> Option<()> {
+    fn hash(self, kind: OperandKind, hasher: &mut (impl Hasher + Clone)) -> Option<()> {
         match kind {
             OperandKind::Id => self.text(&mut itoa::Buffer::new())?.hash(hasher),
             OperandKind::DateTime => self.instant()?.hash(hasher),
@@ -468,17 +468,26 @@ impl Side<'_> {
     }
 }
 
-fn hash(value: &Value, hasher: &mut impl Hasher) {
+fn hash(value: &Value, hasher: &mut (impl Hasher + Clone)) {
     match value {
         Value::Null | Value::Failed(_) => {}
         Value::Bool(bool) => bool.hash(hasher),
-        // Equal numbers have one nearest float, and adding zero makes -0 to 0.
-        Value::Int(number) => (*number as f64 + 0.0).to_bits().hash(hasher),
+        // Equal numbers have one nearest float. Only a float can be -0, and adding zero makes it 0.
+        Value::Int(number) => (*number as f64).to_bits().hash(hasher),
         Value::Float(number) => (number + 0.0).to_bits().hash(hasher),
-        Value::Number(text) => (text.parse::<f64>().unwrap_or(0.0) + 0.0).to_bits().hash(hasher),
+        Value::Number(text) => text.parse::<f64>().unwrap_or_default().to_bits().hash(hasher),
         Value::String(text) => text.hash(hasher),
         Value::List(items) => items.iter().for_each(|item| hash(item, hasher)),
-        // The order of keys must not count.
-        Value::Object(members) => members.len().hash(hasher),
+        // The order of keys must not count: each member has a hash of its own, and they are added.
+        Value::Object(members) => {
+            let mut sum = 0u64;
+            for (key, value) in members {
+                let mut member = hasher.clone();
+                key.hash(&mut member);
+                hash(value, &mut member);
+                sum = sum.wrapping_add(member.finish());
+            }
+            sum.hash(hasher);
+        }
     }
 }

@@ -773,6 +773,33 @@ fn an_event_that_matches_nothing_allocates_nothing() {
     assert_eq!(found, [10]);
 }
 
+/// Comparing numbers beyond 64 bits allocates, and so tells how many comparisons were made.
+#[test]
+fn what_the_key_has_proved_is_not_asked_again() {
+    let big = |number: usize| -> Json { serde_json::from_str(&format!("{}0000000000000000001", number + 1)).unwrap() };
+    let cost = |conditions: Vec<Json>| {
+        let mut index = Index::default();
+        for (at, expr) in conditions.iter().enumerate() {
+            index.insert(&Condition::new(None, Sources::Any, Some(bind(expr, &json!({}), &json!({}))), None), at);
+        }
+        assert_eq!(index.len(), conditions.len());
+        let event = event("e", &json!({"n": big(7), "o": {"b": 1, "a": big(7)}, "text": "none"}), None);
+        allocation_counter::measure(|| _ = index.matches(&event, |at| panic!("{at}"))).count_total
+    };
+    let number = |of: usize| json!(["==", ["data", ["n"]], ["literal", big(of)]]);
+    let object = |of: usize| json!(["==", ["data", ["o"]], ["literal", {"a": big(of), "b": 1}]]);
+    let starts = |at: usize| json!(["startswith", ["data", ["text"]], ["literal", at.to_string()]]);
+    for is in [&number as &dyn Fn(usize) -> Json, &object] {
+        let one = cost(vec![json!(["&", is(7), starts(0)])]);
+        assert!(one > 0);
+        // One key: it is compared once, whatever the number of those behind it.
+        assert_eq!(cost((0..100).map(|at| json!(["&", is(7), starts(at)])).collect()), one);
+        // Many keys: but for a few that are taken for it by chance, only one is compared.
+        let many = cost((0..1_000).map(|at| json!(["&", is(at), starts(at)])).collect());
+        assert!(many < 10 * one, "{many} {one}");
+    }
+}
+
 #[test]
 fn removing_leaves_nothing_behind() {
     let conditions = conditions(1000);

@@ -2,13 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use chrono::DateTime;
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::index::{Condition, Index, Verdict};
+use fraiseql_subs_engine::index::{Condition, Index, Verdict, Withheld};
 use fraiseql_subs_engine::predicate::{Bound, Expr, OperandKind, Predicate};
 use fraiseql_subs_engine::security::Viewer;
-use fraiseql_subs_engine::security::federation::Sources;
+use fraiseql_subs_engine::security::federation::{Sources, intersect};
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -419,9 +421,155 @@ fn expr() -> impl Strategy<Value = Json> {
     })
 }
 
+/// The same predicate, whose constants of typed JSON are places of the event's old image.
+fn with_constants_moved(expr: &Json, world: World<'_>, moved: &mut Vec<Json>) -> Json {
+    let parts = expr.as_array().unwrap();
+    let mut turned = vec![parts[0].clone()];
+    turned.extend(parts[1..].iter().map(|part| match &part[0] {
+        Json::String(word)
+            if ["data", "previous", "id", "datetime", "viewer", "argument", "literal", "list"].contains(&&**word) =>
+        {
+            let constant = match word.as_str() {
+                "literal" => Some(part[1].clone()),
+                "list" => match operand(part, world).0 {
+                    Model::Typed(list) => Some(list),
+                    _ => None,
+                },
+                "argument" if part[1] == "any" => world.arguments.get("any").cloned(),
+                _ => None,
+            };
+            constant.map_or_else(
+                || part.clone(),
+                |constant| {
+                    moved.push(constant);
+                    json!(["previous", ["moved", (moved.len() - 1).to_string()]])
+                },
+            )
+        }
+        _ => with_constants_moved(part, world, moved),
+    }));
+    turned.into()
+}
+
+/// The same predicate in other words.
+fn rewritten(expr: &Json, choices: &mut impl Iterator<Item = u8>) -> Json {
+    let parts = expr.as_array().unwrap();
+    let operator = parts[0].as_str().unwrap();
+    let choice = choices.next().unwrap();
+    let negated = |expr: Json| json!(["~", expr]);
+    match (operator, &parts[1..]) {
+        ("&" | "|", parts) => {
+            let mut parts: Vec<Json> = parts.iter().map(|part| rewritten(part, choices)).collect();
+            let middle = usize::from(choice) % parts.len();
+            parts.rotate_left(middle);
+            if choice & 16 != 0 {
+                parts.push(parts[0].clone());
+            }
+            if choice & 32 != 0 {
+                let inner = parts.split_off(middle);
+                parts.push([vec![json!(operator)], inner].concat().into());
+            }
+            if choice & 64 == 0 {
+                return [vec![json!(operator)], parts].concat().into();
+            }
+            let other = if operator == "&" { "|" } else { "&" };
+            negated([vec![json!(other)], parts.into_iter().map(negated).collect()].concat().into())
+        }
+        ("~", [part]) => negated(rewritten(part, choices)),
+        ("==" | "!=", [left, right]) => {
+            let (left, right) = if choice & 1 != 0 { (right, left) } else { (left, right) };
+            let other = if operator == "==" { "!=" } else { "==" };
+            if choice & 2 != 0 { json!([operator, left, right]) } else { negated(json!([other, left, right])) }
+        }
+        ("<" | "<=" | ">" | ">=", [left, right]) => {
+            let (turned, opposite) = match operator {
+                "<" => (">", ">="),
+                "<=" => (">=", ">"),
+                ">" => ("<", "<="),
+                _ => ("<=", "<"),
+            };
+            match choice % 3 {
+                0 => json!([turned, right, left]),
+                1 => negated(json!([opposite, left, right])),
+                _ => expr.clone(),
+            }
+        }
+        // Membership in a list is an OR of equalities.
+        ("is_in", [item, list]) if choice & 1 != 0 && list[0] == "list" => {
+            let is = |one: &Json| json!(["==", one, item]);
+            [vec![json!("|")], list[1].as_array().unwrap().iter().map(is).collect()].concat().into()
+        }
+        ("is_in", [item, list]) if is_list(list) => json!(["contains", list, item]),
+        ("contains", [list, item]) if is_list(list) => json!(["is_in", item, list]),
+        _ if choice & 1 != 0 => negated(negated(expr.clone())),
+        _ => expr.clone(),
+    }
+}
+
+/// Whether an operand can be nothing but a list, or null.
+fn is_list(operand: &Json) -> bool {
+    let lists = [json!(["argument", "ids", []]), json!(["argument", "ats", []]), json!(["viewer", "roles", []])];
+    operand[0] == "list" || (operand[0] == "literal" && operand[1].is_array()) || lists.contains(operand)
+}
+
+/// Values that are easily taken for each other.
+fn similar_values() -> Vec<Json> {
+    let text = r#"[null, true, 1, 1.0, -1, "1", "true", "null", "", " ", "a b", "a\" \"b", "\"1\"", "Id(\"1\")", "List(1 )", "[1,]", "1,1",
+        [], [1], ["1"], [1, 1], ["1,1"], ["1", "1"], [[1], 1], [[1, 1]], [null], {}, {"a": 1}, {"a": 1.0}, {"a": "1"}, {"a:1": 1}, {"a": {"a": 1}},
+        {"a": 1, "b": 2}, {"a\":1,\"b": 2}, 18446744073709551616, 18446744073709551617, 1e25, 10000000000000000000000000,
+        "2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00.001Z"]"#;
+    serde_json::from_str(text).unwrap()
+}
+
+fn similar() -> impl Strategy<Value = Json> {
+    let constant = prop_oneof![
+        3 => prop::sample::select(similar_values()).prop_map(|value| json!(["literal", value])),
+        2 => prop::sample::select(vec!["1", "", " ", "a b", "true"]).prop_map(|id| json!(["id", id])),
+        1 => prop::sample::select(vec!["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"]).prop_map(|at| json!(["datetime", at])),
+        1 => Just(json!(["argument", "any", []])),
+        1 => Just(json!(["argument", "id", []])),
+        1 => Just(json!(["argument", "ids", []])),
+    ];
+    let place = prop_oneof![3 => Just(json!(["data", ["a"]])), 1 => Just(json!(["data", ["a", "a"]])), 1 => Just(json!(["data", ["b"]]))];
+    let tests = vec!["==", "==", "!=", "<", "<=", ">", "is_in", "contains", "startswith"];
+    let leaf = prop_oneof![
+        4 => (prop::sample::select(tests), place.clone(), constant).prop_map(|(test, place, constant)| json!([test, place, constant])),
+        1 => (prop::sample::select(vec!["exists", "is_null"]), place).prop_map(|(test, place)| json!([test, place])),
+    ];
+    leaf.prop_recursive(1, 3, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| json!(["&", one, other])),
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| json!(["|", one, other])),
+            inner.prop_map(|part| json!(["~", part])),
+        ]
+    })
+}
+
+fn similar_arguments() -> impl Strategy<Value = Json> {
+    let ids = prop::sample::select(vec![
+        json!([]),
+        json!(["1"]),
+        json!(["1", "1"]),
+        json!(["1 1"]),
+        json!([null]),
+        Json::Null,
+    ]);
+    (prop::sample::select(similar_values()), prop::sample::select(vec![json!("1"), json!("a b"), Json::Null]), ids)
+        .prop_map(|(any, id, ids)| json!({"any": any, "id": id, "ids": ids}))
+}
+
 fn types() -> impl Strategy<Value = Option<Vec<String>>> {
     let name = prop::sample::select(vec!["e".to_owned(), "f".to_owned(), "g".to_owned()]);
     prop::option::of(prop::collection::vec(name, 0..3))
+}
+
+fn sources() -> impl Strategy<Value = Option<Vec<String>>> {
+    let names = prop::sample::subsequence(vec!["a".to_owned(), "b".to_owned()], 1..3);
+    prop::option::weighted(0.3, names)
+}
+
+fn source() -> impl Strategy<Value = Option<String>> {
+    prop::option::of(prop::sample::select(vec!["a".to_owned(), "b".to_owned(), String::new()]))
 }
 
 fn config() -> ProptestConfig {
@@ -439,6 +587,120 @@ proptest! {
         let previous = previous.as_ref();
         let expected = model(&expr, World { arguments: &arguments, viewer: &fields, data: &data, previous });
         prop_assert_eq!(truth(&expr, &arguments, &fields, &data, previous), expected);
+    }
+
+    /// Nothing is folded of a predicate whose constants all stand in the event.
+    #[test]
+    fn folding_does_not_change_a_verdict(
+        expr in expr(), arguments in arguments(), fields in viewers(), data in data(), previous in prop::option::of(data()),
+    ) {
+        let world = World { arguments: &arguments, viewer: &fields, data: &data, previous: previous.as_ref() };
+        let mut moved = Vec::new();
+        let unfolded = with_constants_moved(&expr, world, &mut moved);
+        let mut with_constants = previous.clone().unwrap_or_else(|| json!({}));
+        let moved = moved.into_iter().enumerate().map(|(at, constant)| (at.to_string(), constant));
+        with_constants["moved"] = Json::Object(moved.collect());
+        prop_assert_eq!(
+            truth(&expr, &arguments, &fields, &data, previous.as_ref()),
+            truth(&unfolded, &arguments, &fields, &data, Some(&with_constants)),
+            "{}", unfolded
+        );
+    }
+
+    #[test]
+    fn what_asks_the_same_has_one_text(
+        expr in expr(), arguments in arguments(), fields in viewers(), choices in prop::collection::vec(any::<u8>(), 64),
+    ) {
+        let other = rewritten(&expr, &mut choices.into_iter().cycle());
+        let [one, other_text] = [&expr, &other].map(|expr| bind(expr, &arguments, &fields).to_string());
+        prop_assert_eq!(one, other_text, "{}", other);
+    }
+
+    #[test]
+    fn what_has_one_text_asks_the_same(
+        exprs in prop::collection::vec((similar(), similar_arguments()), 2..16), fields in viewers(),
+    ) {
+        let bound: Vec<Bound> = exprs.iter().map(|(expr, arguments)| bind(expr, arguments, &fields)).collect();
+        let events: Vec<Event> = similar_values().iter().map(|value| event("e", &json!({"a": value, "b": 1}), None)).collect();
+        let mut by_text: HashMap<String, (usize, Vec<bool>)> = HashMap::new();
+        for (at, bound) in bound.iter().enumerate() {
+            let verdicts: Vec<bool> = events.iter().map(|event| bound.holds(event)).collect();
+            match by_text.entry(bound.to_string()) {
+                Entry::Vacant(first) => _ = first.insert((at, verdicts)),
+                Entry::Occupied(first) => {
+                    let (other, expected) = first.get();
+                    prop_assert_eq!(&verdicts, expected, "{:?} and {:?}: {}", exprs[at], exprs[*other], bound);
+                }
+            }
+        }
+    }
+
+    /// Whatever was put in, replaced and taken out before.
+    #[test]
+    fn the_index_finds_what_the_model_finds(
+        declared in
+            prop::collection::vec((types(), sources(), prop::option::of(expr()), prop::option::of(expr()), arguments()), 1..8),
+        fields in viewers(),
+        events in prop::collection::vec((data(), prop::option::of(data()), source()), 1..4),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0..10u8), 1..40),
+    ) {
+        let conditions: Vec<Condition> = declared.iter().map(|(types, sources, where_, rows, arguments)| {
+            let [where_, rows] = [where_, rows].map(|expr| expr.as_ref().map(|expr| bind(expr, arguments, &fields)));
+            Condition::new(types.as_deref(), intersect(sources.as_deref(), None).unwrap(), where_, rows)
+        }).collect();
+        let (mut index, mut expected) = (Index::default(), HashMap::<String, (usize, usize)>::new());
+        for (number, (chosen, step)) in steps.into_iter().enumerate() {
+            let at = chosen.index(conditions.len());
+            let key = conditions[at].key();
+            match step {
+                0..5 => {
+                    index.insert(&conditions[at], number);
+                    expected.insert(key.to_owned(), (number, at));
+                }
+                5..8 => prop_assert_eq!(index.remove(key), expected.remove(key).map(|(group, _)| group)),
+                _ => {
+                    let (data, previous, source) = &events[chosen.index(events.len())];
+                    let previous = previous.as_ref();
+                    let verdict = |at: usize| {
+                        let (types, sources, where_, rows, arguments) = &declared[at];
+                        let world = World { arguments, viewer: &fields, data, previous };
+                        let holds = |expr: &Option<Json>| expr.as_ref().is_none_or(|expr| model(expr, world) == Some(true));
+                        let is_from = |sources: &Vec<String>| source.as_ref().is_some_and(|source| sources.contains(source));
+                        match () {
+                            () if !types.as_ref().is_none_or(|types| types.iter().any(|name| name == "e")) => Verdict::EventType,
+                            () if !sources.as_ref().is_none_or(is_from) => Verdict::Sources,
+                            () if !holds(where_) => Verdict::Where,
+                            () if !holds(rows) => Verdict::Rows,
+                            () => Verdict::Match,
+                        }
+                    };
+                    let event = Event { source: source.as_deref().map(Into::into), ..event("e", data, previous) };
+                    let (mut scanned, mut withheld) = (Vec::new(), Withheld::default());
+                    for (group, at) in expected.values() {
+                        prop_assert_eq!(conditions[*at].judge(&event), verdict(*at));
+                        match verdict(*at) {
+                            Verdict::Match => scanned.push(*group),
+                            Verdict::Sources => withheld.sources += 1,
+                            Verdict::Rows => withheld.rows += 1,
+                            _ => {}
+                        }
+                    }
+                    let mut found = Vec::new();
+                    let counted = index.matches(&event, |group| found.push(*group));
+                    prop_assert!(counted.sources <= withheld.sources && counted.rows <= withheld.rows);
+                    scanned.sort_unstable();
+                    found.sort_unstable();
+                    prop_assert_eq!(found, scanned);
+                }
+            }
+            prop_assert_eq!(index.get(key), expected.get(key).map(|(group, _)| group));
+            prop_assert_eq!((index.len(), index.is_empty()), (expected.len(), expected.is_empty()));
+            let mut groups: Vec<usize> = index.groups().copied().collect();
+            let mut all: Vec<usize> = expected.values().map(|(group, _)| *group).collect();
+            groups.sort_unstable();
+            all.sort_unstable();
+            prop_assert_eq!(groups, all);
+        }
     }
 
     #[test]
@@ -719,6 +981,118 @@ fn conditions_fold_and_share_a_key() {
         condition(&json!(["~", ["&", a, b]]), &json!({})).key(),
         condition(&json!(["|", ["~", a], ["~", b]]), &json!({})).key()
     );
+}
+
+/// Whose events come from elsewhere is told apart, and counted, as who may not see a row is.
+#[test]
+fn an_event_is_withheld_by_source_before_rows() {
+    let is = |key: &str| Some(bind(&json!(["<", ["data", [key]], ["literal", 1]]), &json!({}), &json!({})));
+    let from = |names: &[&str]| {
+        intersect(Some(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()), None).unwrap()
+    };
+    let mut index = Index::default();
+    let parts = [(Sources::Any, 'n'), (from(&["a"]), 'o'), (from(&["a", "b"]), 'p'), (from(&["a, b"]), 'q')];
+    for (sources, group) in parts {
+        index.insert(&Condition::new(None, sources, is("w"), is("r")), group);
+    }
+    assert_eq!(index.len(), 4);
+    let withheld = |source: Option<&str>, w: usize, r: usize| {
+        let event = Event { source: source.map(Into::into), ..event("e", &json!({"w": w, "r": r}), None) };
+        let mut found = String::new();
+        let withheld = index.matches(&event, |group| found.push(*group));
+        let mut found: Vec<char> = found.chars().collect();
+        found.sort_unstable();
+        (found.into_iter().collect::<String>(), withheld.sources, withheld.rows)
+    };
+    assert_eq!(withheld(Some("a"), 0, 0), ("nop".into(), 1, 0));
+    assert_eq!(withheld(Some("b"), 0, 0), ("np".into(), 2, 0));
+    assert_eq!(withheld(None, 0, 0), ("n".into(), 3, 0));
+    assert_eq!(withheld(Some("a"), 0, 1), (String::new(), 1, 3));
+    assert_eq!(withheld(None, 0, 1), (String::new(), 3, 1));
+    assert_eq!(withheld(Some("a"), 1, 1), (String::new(), 1, 0));
+    // Where an event is for every tenant, what each topic says is added.
+    let mut sum = Withheld { sources: 1, rows: 2 };
+    sum += Withheld { sources: 3, rows: 5 };
+    assert_eq!(sum, Withheld { sources: 4, rows: 7 });
+}
+
+/// A condition that no event can fulfil needs no place in the index, and one that every event fulfils is the condition of no `where`.
+#[test]
+fn what_no_event_can_change_is_folded() {
+    let (place, one) = (json!(["data", ["x"]]), json!(["==", ["data", ["x"]], ["literal", 1]]));
+    let arguments = json!({"id": "1", "ats": ["x"]});
+    let [present, omitted] = ["id", "any"].map(|name| json!(["exists", ["argument", name, []]]));
+    let condition = |expr: &Json| Condition::new(None, Sources::Any, Some(bind(expr, &arguments, &json!({}))), None);
+    for expr in [
+        json!(["&", one, omitted]),
+        json!(["|", omitted, omitted]),
+        json!(["~", ["|", one, present]]),
+        json!(["==", ["literal", null], place]),
+        json!(["==", place, ["literal", null]]),
+        json!(["<", ["literal", null], place]),
+        json!(["<", place, ["argument", "any", []]]),
+        json!(["~", ["==", place, ["argument", "any", []]]]),
+        json!(["is_in", place, ["argument", "any", []]]),
+        json!(["~", ["is_in", place, ["argument", "any", []]]]),
+        json!(["is_in", place, ["argument", "ats", []]]),
+        json!(["is_in", place, ["literal", []]]),
+        json!(["is_in", place, ["literal", 1]]),
+        json!(["contains", ["argument", "any", []], place]),
+        json!(["startswith", place, ["literal", null]]),
+    ] {
+        assert!(condition(&expr).is_never(), "{expr}");
+    }
+    for expr in [
+        json!(["|", one, present]),
+        json!(["&", present, present]),
+        json!(["~", ["&", one, omitted]]),
+        json!(["~", ["is_in", place, ["literal", []]]]),
+    ] {
+        assert_eq!(condition(&expr).key(), Condition::new(None, Sources::Any, None, None).key(), "{expr}");
+    }
+    // Here the event decides whether it is false or unknown: an empty list does not hold null.
+    for expr in [json!(["is_in", ["literal", null], place]), json!(["contains", place, ["literal", null]]), one] {
+        assert!(!condition(&expr).is_never(), "{expr}");
+    }
+}
+
+// ---- What the key of a condition finds ------------------------------------------------------------------------------------
+
+/// How many events the index has found but for `rows`: what is part of the key is never found, and not counted.
+fn filtered(types: Option<&[String]>, rows: &Json, data: &Json) -> u64 {
+    let mut index = Index::default();
+    index.insert(&Condition::new(types, Sources::Any, None, Some(bind(rows, &json!({}), &json!({})))), ());
+    index.matches(&event("e", data, None), |()| panic!("{rows} of {data}")).rows
+}
+
+/// `key` is one of this many numbers.
+fn one_of(key: &str, numbers: usize) -> Json {
+    json!(["is_in", ["data", [key]], ["literal", (0..numbers).collect::<Vec<_>>()]])
+}
+
+#[test]
+fn a_place_is_part_of_the_key_while_the_keys_are_few() {
+    let all = |parts: Vec<Json>| Json::from([vec![json!("&")], parts].concat());
+    let other = json!({"x": 0, "y": -1});
+    let types = |number: usize| -> Vec<String> { (0..number).map(|at| format!("e{at}")).chain(["e".into()]).collect() };
+    for (what, types, rows, data, expected) in [
+        ("one place of 1024", None, one_of("y", 1024), other.clone(), 0),
+        ("one place of more", None, one_of("y", 1025), other.clone(), 1),
+        ("two that make 64", None, all(vec![one_of("x", 8), one_of("y", 8)]), other.clone(), 0),
+        ("two that make more", None, all(vec![one_of("x", 8), one_of("y", 9)]), other.clone(), 1),
+        ("the smaller of two", None, all(vec![one_of("x", 100), one_of("y", 99)]), json!({"x": -1, "y": 0}), 1),
+        ("the smaller of two", None, all(vec![one_of("x", 100), one_of("y", 99)]), other.clone(), 0),
+        ("it before the event's type", Some(types(8)), one_of("y", 10), other, 0),
+    ] {
+        assert_eq!(filtered(types.as_deref(), &rows, &data), expected, "{what}");
+    }
+    let places = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let rows = all(places.iter().map(|key| one_of(key, 1)).collect());
+    let found = places.map(|wrong| {
+        let data = places.iter().map(|key| ((*key).to_owned(), json!(if *key == wrong { 1 } else { 0 }))).collect();
+        filtered(None, &rows, &Json::Object(data))
+    });
+    assert_eq!(found, [0, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
 // ---- What it costs -----------------------------------------------------------------------------------------------------

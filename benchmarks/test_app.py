@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import sys
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 import benchmarks.app
+from tests.conftest import ENVIRONMENT
+from tests.sockets import serving
 
 
-@pytest.mark.parametrize("function", ["passthrough", "async"])
+@pytest.mark.parametrize("function", ["passthrough", "async", "secured"])
 def test_publish_and_count(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     monkeypatch.setenv("FUNCTION", function)
     app: Any = importlib.reload(benchmarks.app).app
@@ -32,3 +36,17 @@ def test_publish_and_count(monkeypatch: pytest.MonkeyPatch, function: str) -> No
         received = [socket.receive_json() for _ in range(3)]
         assert [message["id"] for message in received] == ["0", "1", "0"]
         assert {message["payload"]["data"]["userUpdated"]["payload"] for message in received} == {"xxx"}
+
+
+async def test_what_is_held_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTION", "secured")
+    app: Any = importlib.reload(benchmarks.app).app
+    async with serving(app) as server:
+        arguments = ("-m", "benchmarks.holder", str(server.port), "20", "--expire", "1.5")
+        pipe = asyncio.subprocess.PIPE
+        holder = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=pipe, stdout=pipe, env=ENVIRONMENT
+        )
+        said, _ = await holder.communicate()
+    assert b"ready" in said
+    assert b"{4403: 20}" in said

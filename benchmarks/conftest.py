@@ -89,6 +89,7 @@ UNLIMITED = Limits(
     max_connections_per_user=None,
     max_subscriptions_per_connection=1_000_000,
     max_subscriptions_per_user=None,
+    subscribes_per_second=None,
     queue_messages=1_000_000,
     queue_bytes=1 << 30,
     connection_queue_bytes=1 << 30,
@@ -129,12 +130,14 @@ class Bench:
         if self._benchmark.stats:
             self._benchmark.extra_info["microseconds_each"] = round(self._benchmark.stats.stats.median / per * 1e6, 3)
 
-    def subscribe(self, query: str, viewers: Sequence[object], **variables: Any) -> list[Any]:
+    def subscribe(
+        self, query: str, viewers: Sequence[object], *, tenant: str | None = None, **variables: Any
+    ) -> list[Any]:
         """A live subscription for each viewer."""
 
         async def enter() -> list[Any]:
             streams = [
-                self.manager.subscribe(query, variables=variables, context=SecurityContext(user_id=str(viewer)))
+                self.manager.subscribe(query, variables=variables, context=SecurityContext(str(viewer), tenant))
                 for viewer in viewers
             ]
             for stream in streams:
@@ -144,8 +147,8 @@ class Bench:
 
         return self.run(enter())
 
-    async def publish(self, id: object = 1, *, channel: str = "users", **more: Any) -> None:
-        await self.manager.publish_event("updated", channel, {"id": id, "payload": PAYLOAD, **more})
+    async def publish(self, id: object = 1, *, channel: str = "users", tenant: str | None = None, **more: Any) -> None:
+        await self.manager.publish_event("updated", channel, {"id": id, "payload": PAYLOAD, **more}, tenant_id=tenant)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Bench]:

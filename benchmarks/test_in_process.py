@@ -246,6 +246,33 @@ def test_one_viewers_row_among_1_000(bench: Bench) -> None:
     bench.measure(work, per=len(streams))
 
 
+@pytest.mark.parametrize("subscribers", [100, 10_000])
+def test_no_viewers_row(bench: Bench, subscribers: int) -> None:
+    """One unit is one event whose owner is not among the viewers."""
+    bench.subscribe(OWN, range(bench.size(subscribers)))
+    count = bench.size(1_000)
+
+    async def work() -> None:
+        for _ in range(count):
+            await bench.publish("nobody")
+
+    bench.measure(work, per=count)
+
+
+@pytest.mark.parametrize("tenants", [1, 100])
+def test_one_tenant_among(bench: Bench, tenants: int) -> None:
+    """One unit is one event of one tenant, read by its ten subscribers."""
+    streams = [bench.subscribe(PASSTHROUGH, range(10), tenant=f"t{n}") for n in range(bench.size(tenants))]
+    count = bench.size(1_000)
+
+    async def work() -> None:
+        for _ in range(count):
+            await bench.publish(tenant="t0")
+        await take(streams[0], count)
+
+    bench.measure(work, per=count)
+
+
 def test_1_000_ranges_that_no_index_finds(bench: Bench) -> None:
     query = "subscription ($above: Int!) { measured(above: $above) { id } }"
     streams = [bench.subscribe(query, [1], above=n)[0] for n in range(bench.size(1_000))]

@@ -197,7 +197,7 @@ pub struct Rates {
 }
 
 /// Accounts that are idle are forgotten each time after this many questions.
-const BETWEEN_SWEEPS: usize = 1024;
+const BETWEEN_SWEEPS: usize = 4096;
 
 impl Rates {
     fn new(quota: Quota) -> Rates {
@@ -207,12 +207,12 @@ impl Rates {
     /// Whether one more may come now.
     pub fn take(&self, account: &Arc<Account>) -> bool {
         if self.asked.fetch_add(1, Relaxed) % BETWEEN_SWEEPS == BETWEEN_SWEEPS - 1 {
-            self.sweep();
+            self.limiter.retain_recent();
         }
         self.limiter.check_key(account).is_ok()
     }
 
-    /// Forgets accounts that have their whole rate again; returns how many are left.
+    /// Forgets accounts that have their whole rate again, and gives their memory back; returns how many are left.
     pub fn sweep(&self) -> usize {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

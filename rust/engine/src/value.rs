@@ -66,7 +66,7 @@ impl Value {
         let mut buffer = text.to_vec();
         let value = match simd_json::serde::from_slice::<Value>(&mut buffer) {
             Ok(value) => value,
-            Err(error) => serde_json::from_slice::<Value>(text).map_err(|_| ValueError::Syntax(error.to_string()))?,
+            Err(error) => parse_any_number(text).map_err(|_| ValueError::Syntax(error.to_string()))?,
         };
         if memchr_nul_escape(text) && value.has_nul() {
             return Err(ValueError::Nul);
@@ -357,6 +357,14 @@ pub fn write_float(number: f64, out: &mut String) {
         Ok(text) => out.push_str(&text),
         Err(_) => out.push_str("null"),
     }
+}
+
+/// Parses JSON text with numbers of any length; the caller has bounded its nesting.
+fn parse_any_number(text: &[u8]) -> serde_json::Result<Value> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    parser.disable_recursion_limit();
+    let value = Value::deserialize(&mut parser)?;
+    parser.end().map(|()| value)
 }
 
 /// How deep arrays and objects are nested in a text, brackets inside strings apart.

@@ -514,10 +514,12 @@ impl Connection {
         };
         let timed: Weak<dyn Timed> = Arc::<Connection>::downgrade(self);
         self.engine.timers.set(&mut state.alarm, deadline, timed);
-        let waiting = !state.control.is_empty();
+        let (closed, waiting) = (state.protocol.is_closed(), !state.control.is_empty());
         drop(state);
-        if waiting {
-            self.outbox.signal();
+        match waiting {
+            true if closed => self.outbox.urge(),
+            true => self.outbox.signal(),
+            false => {}
         }
     }
 }

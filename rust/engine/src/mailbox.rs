@@ -131,6 +131,12 @@ impl Outbox {
         }
     }
 
+    /// Wakes the reader in any case: even one that has been woken and is stuck in a send must hear of an end.
+    pub fn urge(&self) {
+        self.signalled.store(true, SeqCst);
+        self.notify.notify();
+    }
+
     /// Whether a mailbox overflowed that ends the whole connection.
     pub fn is_slow(&self) -> bool {
         self.slow.load(SeqCst)
@@ -148,9 +154,7 @@ impl Outbox {
 
     fn overflowed(&self) {
         if !self.slow.swap(true, SeqCst) {
-            // Even a reader that is stuck in a send must hear of this.
-            self.signalled.store(true, SeqCst);
-            self.notify.notify();
+            self.urge();
         }
     }
 }

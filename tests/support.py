@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
 
 from fraiseql_subs import ID, Event, EventBusConfig, Limits, Schema, SubscriptionManager, argument, data, subscription
 
@@ -75,3 +78,70 @@ async def rest(stream: AsyncIterator[bytes]) -> list[dict[str, Any]]:
 
     messages = [json.loads(message) for message in await soon(read())]
     return [message.get("payload", message) for message in messages]
+
+
+async def entered(stack: contextlib.AsyncExitStack, stream: Any) -> Any:
+    """A subscription that is live until the stack is left."""
+    await stream.__aenter__()
+    stack.push_async_callback(stream.aclose)
+    return stream
+
+
+def bounded(**limits: Any) -> Limits:
+    """Limits by names that only a test's table knows."""
+    return Limits(**limits)
+
+
+def within(seconds: float) -> datetime:
+    """So many seconds from now."""
+    return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+
+class Entry(NamedTuple):
+    """One record of the audit trail, by its extra fields."""
+
+    event: str
+    reason: str
+    user_id: str | None
+    tenant_id: str | None
+    connection_id: str | None
+    suppressed: int
+
+
+class Trail(logging.Handler):
+    """What was written to the audit trail."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.entries: list[Entry] = []
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert record.levelno == logging.INFO
+        self.entries.append(Entry(*(getattr(record, name) for name in Entry._fields)))
+        self.lines.append(self.format(record))
+
+    async def has(self, *events: str) -> list[Entry]:
+        """Waits until there are as many records; they must be of these events, in this order. Takes them."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while len(self.entries) < len(events) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.005)
+        for _ in range(3):  # one record too many would come with the others
+            await asyncio.sleep(0)
+        taken, self.entries = self.entries, []
+        assert [entry.event for entry in taken] == list(events), taken
+        return taken
+
+
+@contextlib.contextmanager
+def audited() -> Iterator[Trail]:
+    """Collects the audit trail."""
+    logger, trail = logging.getLogger("fraiseql_subs.audit"), Trail()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(trail)
+    try:
+        yield trail
+    finally:
+        logger.removeHandler(trail)
+        logger.setLevel(level)

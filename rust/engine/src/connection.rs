@@ -389,6 +389,11 @@ impl Connection {
         match action {
             None | Some(Action::Authenticate(_) | Action::Refresh(..)) => {}
             Some(Action::Send(text)) => self.send(state, [text]),
+            Some(Action::Refuse(text)) => {
+                let reason = "max_subscriptions_per_connection is reached";
+                self.note(audit::Kind::SubscribeRefused, state.viewer.as_deref(), reason);
+                self.send(state, [text]);
+            }
             Some(Action::Subscribe(request)) => self.subscribe(state, &request),
             Some(Action::Complete(id)) => {
                 if let Some(subscription) = state.operations.remove(&id) {
@@ -533,6 +538,10 @@ impl Timed for Connection {
         let mut state = this.state.lock();
         if state.expires.is_some_and(|expires| expires <= now) {
             this.expire(&mut state);
+        }
+        if state.protocol.is_refresh_late(now) {
+            state.authorisation = None;
+            this.note(audit::Kind::RefreshRefused, state.viewer.as_deref(), "auth_handler took too much time");
         }
         // A refresh may be given up at the moment at which something else is due.
         while let Some(action) = state.protocol.tick(now) {

@@ -78,6 +78,8 @@ pub enum Frame<'a> {
 pub enum Action {
     /// Send this text frame.
     Send(String),
+    /// Send this text frame, which refuses an operation beyond `max_operations`.
+    Refuse(String),
     /// Ask the auth handler, with the payload of `connection_init` (`{}` where missing); then [`Protocol::acknowledge`]
     /// or [`Protocol::refuse`].
     Authenticate(Value),
@@ -333,6 +335,11 @@ impl Protocol {
         self.is_acknowledged() && self.refresh.deadline.is_some() && self.refresh.number == number
     }
 
+    /// Whether [`Protocol::tick`] is about to give a refresh up.
+    pub fn is_refresh_late(&self, now: Instant) -> bool {
+        self.is_acknowledged() && self.refresh.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
     /// What came of a refresh: the new end of the authority as JSON (a string or `null`), or `None` where it was refused. Without
     /// effect where it was given up before.
     pub fn refreshed(&mut self, number: u64, expires_at: Option<&str>) -> Option<Action> {
@@ -418,15 +425,15 @@ impl Protocol {
         if self.operations.contains(&operation.id) {
             return self.close(Close::already_exists(&operation.id));
         }
-        let refused = |code, message| {
-            let errors = errors_json(&[GraphQLError::new(code, message)]);
-            Some(Action::Send(error(&operation.id, &errors)))
-        };
         if self.operations.len() >= self.settings.max_operations {
-            return refused(code::LIMIT_EXCEEDED, "Too many subscriptions on this connection");
+            let message = "Too many subscriptions on this connection";
+            let errors = errors_json(&[GraphQLError::new(code::LIMIT_EXCEEDED, message)]);
+            return Some(Action::Refuse(error(&operation.id, &errors)));
         }
         let Some(resume) = resume else {
-            return refused(code::BAD_USER_INPUT, "extensions.resume is neither a boolean nor {\"after\": token}");
+            let message = "extensions.resume is neither a boolean nor {\"after\": token}";
+            let errors = errors_json(&[GraphQLError::new(code::BAD_USER_INPUT, message)]);
+            return Some(Action::Send(error(&operation.id, &errors)));
         };
         self.operations.insert(Arc::clone(&operation.id));
         Some(Action::Subscribe(Subscribe { resume, ..operation }))

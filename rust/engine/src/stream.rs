@@ -141,6 +141,7 @@ impl Stream {
                 drop(state);
                 // Asked when a revocation would find it: one that came before is in the log.
                 if ask.authorisation.is_revoked(&ask.viewer, label.map(|label| &**label)) {
+                    stream.note(audit::Kind::SubscribeRefused, "revoked meanwhile");
                     stream.end(Ended::Revoked);
                     return Err(Rejection::Forbidden(Refusal::ended("revoked meanwhile")).into());
                 }

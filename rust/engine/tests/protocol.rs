@@ -273,7 +273,7 @@ impl Connection {
     fn act(&mut self, action: Option<Action>) {
         let Some(action) = action else { return };
         let line = match action {
-            Action::Send(text) => format!("< {text}"),
+            Action::Send(text) | Action::Refuse(text) => format!("< {text}"),
             Action::Authenticate(payload) => format!("= authenticate {}", payload.to_json()),
             Action::Refresh(number, payload) => format!("= refresh {number} {}", payload.to_json()),
             Action::Subscribe(subscribe) => {
@@ -447,7 +447,7 @@ proptest! {
             prop_assert!(!closed || action.is_none(), "after the close: {action:?}");
             match action {
                 None => {}
-                Some(Action::Send(text)) => prop_assert!(Value::parse(text.as_bytes()).is_ok(), "{text}"),
+                Some(Action::Send(text) | Action::Refuse(text)) => prop_assert!(Value::parse(text.as_bytes()).is_ok(), "{text}"),
                 Some(Action::Refresh(number, payload)) => {
                     prop_assert!(payload.as_object().is_some() && protocol.is_refreshing(number));
                 }

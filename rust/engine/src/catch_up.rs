@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::admission::Admission;
 use crate::bus::BusError;
-use crate::engine::{Channel, Engine, Subscription, Ticket};
+use crate::engine::Engine;
 use crate::error::Rejection;
 use crate::event::{Event, Offset};
 use crate::group;
@@ -18,6 +18,8 @@ use crate::project::Source;
 use crate::resolver::Call;
 use crate::schema::Kind;
 use crate::security::Module;
+use crate::subscription::{Subscription, Ticket};
+use crate::topics::Channel;
 
 /// Events that are read at once.
 const PAGE: usize = 64;
@@ -61,7 +63,7 @@ struct Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.engine.release(&self.channel);
+        self.engine.channels.release(&self.channel);
     }
 }
 
@@ -74,7 +76,7 @@ async fn run(
     let mailbox = &subscription.mailbox;
     loop {
         let page = engine.parts.bus.read(&ticket.admission.operation.channel, cursor, PAGE).await?;
-        if page.is_empty() && engine.join(subscription, ticket, Some(cursor)) {
+        if page.is_empty() && subscription.join(ticket, Some(cursor)) {
             return Ok(());
         }
         for event in page {

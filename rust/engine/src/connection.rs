@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::audit;
 use crate::bus::Position;
-use crate::engine::{Engine, Phase, Start, Started, Subscription};
+use crate::engine::{Engine, Phase, Start, Started};
 use crate::error::{Rejection, errors_json};
 use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
 use crate::metrics::{Counted, DropReason, Ended};
@@ -24,6 +24,7 @@ use crate::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe}
 use crate::quota::{Accounts, Reached, Shares};
 use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
 use crate::security::Viewer;
+use crate::subscription::Subscription;
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 use crate::value::Value;

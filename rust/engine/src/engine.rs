@@ -1,5 +1,5 @@
-//! Where the stages meet: an event comes from the bus, the index finds who hears of it, functions are called once, results go to
-//! mailboxes. Read [`Engine::publish`], [`Receiver::receive`] and [`Engine::subscribe`] in this order.
+//! Where the stages meet: an event comes from the bus, the topics of its channel find who hears of it ([`crate::topics`]), functions
+//! are called once, results go to mailboxes. Read [`Engine::publish`], [`Receiver::receive`] and [`Engine::subscribe`] in this order.
 //!
 //! # Locks
 //!
@@ -15,32 +15,29 @@ use std::time::Duration;
 use chrono::Utc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 
-use crate::admission::{Admission, Admitted, Gate};
+use crate::admission::{Admitted, Gate};
 use crate::audit::{self, Audit};
 use crate::bus::{BusError, EventBus, Position, Published, Receiver};
 use crate::catch_up;
 use crate::connection::Connection;
 use crate::error::{Rejection, code};
-use crate::event::{Audience, Event, Offset};
-use crate::group::{Group, Results};
-use crate::index::{Index, Withheld};
+use crate::event::{Event, Offset};
 use crate::limits::Limits;
-use crate::mailbox::{Capacity, End, Mailbox, Outbox};
-use crate::metrics::{Counted, Ended, Metrics};
+use crate::mailbox::{Capacity, Mailbox, Outbox};
+use crate::metrics::{Ended, Metrics};
 use crate::operation::{Operation, Request};
-use crate::plan::Plan;
-use crate::project::Source;
 use crate::protocol::Resume;
-use crate::quota::{Accounts, EventRate, Quotas, Reached, Shares};
-use crate::resolver::{ClassKey, Generation, ResolveClass, Resolver, Shared, Watcher};
+use crate::quota::{Accounts, EventRate, Quotas, Reached};
+use crate::resolver::{Generation, Resolver, Shared, Watcher};
 use crate::revocation::{Registry, Revocation, Revocations};
 use crate::schema::{Kind, Schema};
 use crate::security::{Module, Viewer, tenant};
 use crate::stream::Stream;
+use crate::subscription::{Subscription, Ticket};
 use crate::tasks::Tasks;
 use crate::timers::Timers;
+use crate::topics::Channels;
 
 /// What an engine is made of; all of it outlives one run of the manager.
 #[derive(Clone)]
@@ -92,7 +89,7 @@ pub struct Engine {
     pub(crate) shared: Arc<Shared>,
     pub(crate) timers: Arc<Timers>,
     pub(crate) runtime: tokio::runtime::Handle,
-    channels: DashMap<Arc<str>, Arc<Channel>>,
+    pub(crate) channels: Channels,
     /// Sockets by the id that we gave them.
     pub(crate) connections: DashMap<Arc<str>, Arc<Connection>>,
     /// Connections that are not acknowledged yet, the oldest first.
@@ -161,69 +158,6 @@ pub enum Started {
     Answer(String),
 }
 
-/// All who hear of a channel. Its lock orders the channel's events against each other and against those who join.
-pub(crate) struct Channel {
-    name: Arc<str>,
-    state: Mutex<ChannelState>,
-}
-
-#[derive(Default)]
-struct ChannelState {
-    delivered: Offset,
-    topics: FxHashMap<Option<Arc<str>>, Topic>,
-    /// Catch-ups that need `delivered` to be kept.
-    held: usize,
-    /// It was taken out of the map: whoever wants to join must look it up again.
-    dead: bool,
-}
-
-/// One tenant's part of a channel.
-#[derive(Default)]
-struct Topic {
-    index: Index<Arc<Group>>,
-    classes: FxHashMap<Arc<ClassKey>, (Arc<ResolveClass>, usize)>,
-}
-
-/// A live subscription. It ends by [`Subscription::close`], at the latest when it is dropped.
-pub struct Subscription {
-    /// Its queue.
-    pub mailbox: Arc<Mailbox>,
-    engine: Arc<Engine>,
-    place: Mutex<Place>,
-    /// Until it ends: whoever feeds it may let go of it later.
-    held: Mutex<Option<Held>>,
-}
-
-/// What a live subscription takes of what is limited and counted.
-struct Held {
-    _counted: Counted,
-    _shares: Shares,
-}
-
-/// Where a subscription hears of events.
-enum Place {
-    /// It hears of nothing, because nothing can match or because it is closed.
-    Nowhere,
-    /// In the index.
-    Live {
-        channel: Arc<Channel>,
-        tenant: Option<Arc<str>>,
-        group: Arc<Group>,
-        plan: Arc<Plan>,
-        resolve: Option<Arc<ResolveClass>>,
-    },
-    /// It reads history first.
-    CatchingUp(tokio::task::AbortHandle),
-    /// A generator feeds it.
-    Generating(Arc<Generation>),
-}
-
-/// What a subscription needs to join its channel.
-pub(crate) struct Ticket {
-    pub(crate) admission: Admission,
-    pub(crate) channel: Arc<Channel>,
-}
-
 impl Engine {
     /// Makes an engine; [`Engine::start`] sets it going.
     pub fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Engine> {
@@ -234,12 +168,13 @@ impl Engine {
             calls: Arc::default(),
             abandon_keys: AtomicU64::default(),
         });
+        let channels = Channels::new(parts.bus.clone());
         Arc::new(Engine {
             parts,
             shared,
             timers: Arc::default(),
             runtime,
-            channels: DashMap::new(),
+            channels,
             connections: DashMap::new(),
             pending: Mutex::default(),
             streams: DashMap::new(),
@@ -373,8 +308,8 @@ impl Engine {
         let subscription = Arc::new(Subscription {
             mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, rate, outbox, metrics.clone()),
             engine: self.clone(),
-            place: Mutex::new(Place::Nowhere),
-            held: Mutex::new(Some(Held { _counted: counted, _shares: shares })),
+            place: Mutex::default(),
+            held: Mutex::new(Some((counted, shares))),
         });
         if is_generator {
             self.generate(&subscription, admission.operation, start);
@@ -383,12 +318,12 @@ impl Engine {
         if admission.condition.is_never() && from.is_none() {
             return Ok(Started::Live(subscription));
         }
-        let channel = self.hold(&admission.operation.channel);
+        let channel = self.channels.hold(&admission.operation.channel);
         let ticket = Ticket { admission, channel };
         match from {
             None => {
-                self.join(&subscription, &ticket, None);
-                self.release(&ticket.channel);
+                subscription.join(&ticket, None);
+                self.channels.release(&ticket.channel);
             }
             Some(after) => {
                 if let Err(rejection) = catch_up::start(self, &subscription, ticket, after) {
@@ -425,88 +360,8 @@ impl Engine {
             abandon_key: self.shared.abandon_key(),
             shared: self.shared.clone(),
         });
-        *subscription.place.lock() = Place::Generating(generation.clone());
+        subscription.set_generating(generation.clone());
         self.shared.resolver.generate(generation);
-    }
-
-    /// The channel of this name, kept in the map until it is released.
-    fn hold(&self, name: &str) -> Arc<Channel> {
-        loop {
-            let channel = match self.channels.get(name).map(|found| found.value().clone()) {
-                Some(channel) => channel,
-                None => {
-                    let name: Arc<str> = name.into();
-                    let entry = self.channels.entry(name.clone());
-                    let channel = entry
-                        .or_insert_with(|| Arc::new(Channel { name: name.clone(), state: Mutex::default() }))
-                        .value()
-                        .clone();
-                    self.parts.bus.watch(&name);
-                    channel
-                }
-            };
-            let mut state = channel.state.lock();
-            if !state.dead {
-                state.held += 1;
-                drop(state);
-                return channel;
-            }
-        }
-    }
-
-    /// Gives up a hold; a channel that nobody needs goes away.
-    pub(crate) fn release(&self, channel: &Arc<Channel>) {
-        let mut state = channel.state.lock();
-        state.held -= 1;
-        self.forget_if_unused(channel, &mut state);
-    }
-
-    fn forget_if_unused(&self, channel: &Arc<Channel>, state: &mut ChannelState) {
-        if state.held == 0 && state.topics.is_empty() && !state.dead {
-            state.dead = true;
-            // Before it can be made anew: the bus must not forget the new one.
-            self.parts.bus.unwatch(&channel.name);
-            self.channels.remove_if(&channel.name, |_, found| Arc::ptr_eq(found, channel));
-        }
-    }
-
-    /// Puts a subscription into the index. With a `cursor` only where everything up to the channel's last event has been read.
-    pub(crate) fn join(&self, subscription: &Arc<Subscription>, ticket: &Ticket, cursor: Option<Offset>) -> bool {
-        let Ticket { admission: Admission { operation, viewer, condition }, channel } = ticket;
-        let mut state = channel.state.lock();
-        if cursor.is_some_and(|cursor| state.delivered > cursor) {
-            return false;
-        }
-        let mut place = subscription.place.lock();
-        if subscription.mailbox.is_over() || condition.is_never() {
-            return true;
-        }
-        subscription.mailbox.listen_since(state.delivered.max(cursor.unwrap_or_default()));
-        let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
-        let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
-            let (key, watcher) = ClassKey::of(operation, viewer);
-            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.shared.clone()), 0);
-            let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
-            *users += 1;
-            class.clone()
-        });
-        let group = match topic.index.get(condition.key()) {
-            Some(group) => group.clone(),
-            None => {
-                let group = Group::new(condition.clone());
-                topic.index.insert(condition, group.clone());
-                group
-            }
-        };
-        group.join(subscription.mailbox.clone(), &operation.plan, resolve.clone());
-        *place = Place::Live {
-            channel: channel.clone(),
-            tenant: viewer.tenant_id.clone(),
-            group,
-            plan: operation.plan.clone(),
-            resolve,
-        };
-        true
     }
 
     // ---- the end ----
@@ -598,32 +453,14 @@ impl Engine {
 
 impl Receiver for Engine {
     fn receive(&self, event: Arc<Event>) {
-        let Some(channel) = self.channels.get(&event.channel).map(|found| found.value().clone()) else {
+        let Some(channel) = self.channels.find(&event.channel) else {
             return;
         };
         if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             self.parts.metrics.violation(Module::Tenant);
             return;
         }
-        let mut calls = FxHashMap::default();
-        let mut results = Results::new(&event, Source::Passthrough(&event.data), &self.shared);
-        let mut state = channel.state.lock();
-        state.delivered = event.offset;
-        let mut withheld = Withheld::default();
-        let mut visit = |topic: &Topic| {
-            withheld += topic.index.matches(&event, |group: &Arc<Group>| {
-                group.receive(&event, &mut results, &mut calls);
-            });
-        };
-        match &event.audience {
-            Audience::Tenant(tenant) => state.topics.get(tenant).into_iter().for_each(&mut visit),
-            Audience::All => state.topics.values().for_each(&mut visit),
-        }
-        // Offered under the channel's lock: a later event must not be offered before this one.
-        for (class, groups) in calls.into_values() {
-            class.offer(&event, groups);
-        }
-        drop(state);
+        let withheld = channel.receive(&event, &self.shared);
         self.parts.metrics.filtered(Module::Sources, withheld.sources);
         self.parts.metrics.filtered(Module::Rows, withheld.rows);
     }
@@ -633,92 +470,8 @@ impl Receiver for Engine {
     }
 
     fn gap(&self, channel: &str) {
-        let Some(channel) = self.channels.get(channel).map(|found| found.value().clone()) else {
-            return;
-        };
-        let state = channel.state.lock();
-        for topic in state.topics.values() {
-            topic.index.groups().for_each(|group| group.each_member(|mailbox| mailbox.gap()));
+        if let Some(channel) = self.channels.find(channel) {
+            channel.gap();
         }
-    }
-}
-
-impl Subscription {
-    /// Whether the index, a catch-up or a generator feeds it.
-    pub(crate) fn set_catching_up(&self, task: tokio::task::AbortHandle) {
-        let mut place = self.place.lock();
-        // It may have joined, or may have been closed, before its task was known here.
-        if matches!(*place, Place::Nowhere) && !self.mailbox.is_over() {
-            *place = Place::CatchingUp(task);
-        }
-    }
-
-    /// Ends it by its reader: nothing more is pushed or can be taken. Returns how many messages were left behind.
-    pub fn close(&self, how: Ended) -> usize {
-        let left = self.mailbox.close();
-        self.retire(how);
-        left
-    }
-
-    /// Ends it by a decision: what waits is discarded, and the end is all that its reader still takes. Returns whether this was what
-    /// ended it.
-    pub(crate) fn cut(&self, end: End, how: Ended) -> bool {
-        let is_first = self.mailbox.end(end);
-        self.retire(how);
-        is_first
-    }
-
-    /// Nothing feeds it any more.
-    fn retire(&self, how: Ended) {
-        let held = self.held.lock().take();
-        if held.is_some() {
-            self.engine.parts.metrics.ended(how);
-        }
-        let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
-        match place {
-            Place::Nowhere => {}
-            Place::CatchingUp(task) => task.abort(),
-            Place::Generating(generation) => self.engine.shared.resolver.abandon(generation.abandon_key),
-            Place::Live { channel, tenant, group, plan, resolve } => {
-                self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
-            }
-        }
-    }
-
-    fn leave(
-        &self,
-        channel: &Arc<Channel>,
-        tenant: Option<&Arc<str>>,
-        group: &Arc<Group>,
-        plan: &Arc<Plan>,
-        resolve: Option<&Arc<ResolveClass>>,
-    ) {
-        let mut state = channel.state.lock();
-        let tenant = tenant.cloned();
-        let Some(topic) = state.topics.get_mut(&tenant) else {
-            return;
-        };
-        if group.leave(&self.mailbox, plan, resolve) {
-            topic.index.remove(group.condition.key());
-        }
-        if let Some(resolve) = resolve
-            && let Some((_, users)) = topic.classes.get_mut(&resolve.key)
-        {
-            *users -= 1;
-            if *users == 0 {
-                topic.classes.remove(&resolve.key);
-                resolve.abandon();
-            }
-        }
-        if topic.index.is_empty() {
-            state.topics.remove(&tenant);
-        }
-        self.engine.forget_if_unused(channel, &mut state);
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.close(Ended::Disconnect);
     }
 }

@@ -34,6 +34,8 @@ pub mod schema;
 mod sdl;
 pub mod security;
 pub mod stream;
+pub mod subscription;
 pub mod tasks;
 pub mod timers;
+mod topics;
 pub mod value;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::audit;
 use crate::connection::extensions;
-use crate::engine::{Engine, Phase, Start, Started, Subscription};
+use crate::engine::{Engine, Phase, Start, Started};
 use crate::error::{GraphQLError, Rejection};
 use crate::mailbox::{End, Notify, Outbox, Taken};
 use crate::metrics::{DropReason, Ended};
@@ -17,6 +17,7 @@ use crate::protocol::{self, Resume};
 use crate::quota::Accounts;
 use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
 use crate::security::{Refusal, Viewer};
+use crate::subscription::Subscription;
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 

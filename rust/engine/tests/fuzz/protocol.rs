@@ -189,7 +189,7 @@ impl Connection {
         assert!(!self.closed || action.is_none(), "after the close: {action:?}");
         match action {
             None => {}
-            Some(Action::Send(text)) => {
+            Some(Action::Send(text) | Action::Refuse(text)) => {
                 let kind = parsed(&text).get("type").and_then(Value::as_str).map(str::to_owned);
                 let kinds = ["connection_ack", "ping", "pong", "error"];
                 assert!(kind.is_some_and(|kind| kinds.contains(&&*kind)), "{text}");

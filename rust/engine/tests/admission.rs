@@ -414,7 +414,7 @@ fn a_dry_run_names_the_stage_that_decided() {
     assert_eq!(explain(&gate, query, &json!({"permissions": ["may", "secrets"], "user_id": "1"}), &good()).2, "");
     assert_eq!(
         explain(&gate, query, &json!({}), &good()),
-        ("forbidden", "Subscription.f requires [[\"may\"]]".into(), String::new())
+        ("forbidden", "Subscription.f requires 'may'; the viewer lacks 'may'".into(), String::new())
     );
     assert_eq!(explain(&gate, "subscription { nope }", &own, &good()).0, "request");
     assert_eq!(explain(&gate, "{ __typename }", &own, &good()).0, "request");

@@ -876,6 +876,7 @@ fn all_else_is_typed_json() {
         (json!(["<=", ["data", ["x"]], ["literal", [1]]]), json!({"x": [1]}), UNKNOWN),
         (json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]), json!({"x": 1}), YES),
         (json!(["is_in", ["data", ["x"]], ["literal", [1, null]]]), json!({"x": 2}), UNKNOWN),
+        (json!(["!=", ["data", ["x"]], ["list", [["literal", 1], ["literal", null]]]]), json!({"x": 5}), YES),
         (json!(["is_in", ["data", ["x"]], ["literal", []]]), json!({}), NO),
         (json!(["is_in", ["data", ["x"]], ["viewer", "sources", []]]), json!({"x": 1}), UNKNOWN),
         (json!(["is_in", ["literal", "a"], ["viewer", "roles", []]]), json!({}), YES),

@@ -130,6 +130,8 @@ impl Reader<'_> {
             }
             // NaN or an infinity: the projection says what was expected.
             Err(_) if value.is_instance_of::<PyFloat>() => Ok(Value::Float(value.extract()?)),
+            // The value's own code raised: only what has come through a Python frame has a traceback.
+            Err(error) if error.traceback(value.py()).is_some() => Ok(self.failed(&error)),
             Err(error) => Ok(failure(format!("{} {}", leaf.complaint(), error.value(value.py())))),
         }
     }

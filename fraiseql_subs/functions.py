@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import GraphQLError
 from .info import Info
+from .security import SecurityContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ._core import Call, Generation
     from .arguments import Function
     from .limits import Limits
-    from .security import SecurityContext
 
 logger = logging.getLogger("fraiseql_subs")
 
@@ -215,7 +215,8 @@ def _info(call: Call) -> Info | None:
 
 def _lasting(viewer: SecurityContext) -> SecurityContext:
     """The viewer as calls may share it: contexts that differ in `expires_at` alone are one viewer."""
-    return viewer if viewer.expires_at is None else viewer._without_expiry()
+    is_plain = type(viewer) is SecurityContext and viewer.expires_at is None
+    return viewer if is_plain else viewer._without_expiry()
 
 
 def mask(error: BaseException) -> tuple[str, dict[str, Any] | None]:

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -158,9 +157,13 @@ class SecurityContext:
         }
 
     def _without_expiry(self) -> SecurityContext:
-        """The same viewer without end, for calls that several subscriptions share."""
-        context = copy(self)
-        object.__setattr__(context, "expires_at", None)
+        """What contexts are compared by, and no more, for calls that several subscriptions share.
+
+        What an instance of a subclass has beside its fields may differ between those who share.
+        """
+        context = object.__new__(type(self))
+        for name in SecurityContext.__dataclass_fields__:
+            object.__setattr__(context, name, None if name == "expires_at" else getattr(self, name))
         return context
 
     def _json(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import io
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+
+from fraiseql_subs import Forbidden
+
+from .sockets import until
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +36,7 @@ def example(request, tmp_path, monkeypatch) -> Iterator[Any]:
 
 readme = pytest.mark.parametrize("example", ["README.md"], indirect=True)
 guide = pytest.mark.parametrize("example", ["docs/guide.md"], indirect=True)
+security = pytest.mark.parametrize("example", ["docs/security.md"], indirect=True)
 
 
 @readme
@@ -113,3 +120,67 @@ def test_the_guide_serves_every_kind_of_subscription(example):
             ["orderUpdated", "customer", "email"],
             {"code": "FORBIDDEN"},
         )
+
+
+# ---- security ----
+
+
+@pytest.fixture
+def trail() -> Iterator[logging.Logger]:
+    """The logger of the audit trail, as it was at the end."""
+    logger = logging.getLogger("fraiseql_subs.audit")
+    before = logger.level, logger.propagate, logger.handlers
+    logger.handlers = []
+    yield logger
+    logger.level, logger.propagate, logger.handlers = before
+
+
+@security
+async def test_the_trail_is_lines_of_json(example, trail):
+    written = io.StringIO()
+    listener = example.write_trail(written)
+    async with example.patients as manager:
+        with pytest.raises(Forbidden):
+            async with manager.subscribe(example.PATIENTS, context=example.bob, connection_id="a\nb"):
+                pass
+        await until(written.getvalue)
+    listener.stop()
+    record = json.loads(written.getvalue())
+    assert record.pop("at")
+    asked = "'patients:read', or 'ward'"
+    reason = f"Subscription.patientAdmitted requires {asked}; the viewer lacks {asked}"
+    viewer = {"user_id": "bob", "tenant_id": "acme", "connection_id": "a\nb"}
+    assert record == {"event": "subscribe_refused", "reason": reason, **viewer, "suppressed": 0}
+
+
+@security
+async def test_a_nested_field_is_masked_as_the_dry_run_says(example):
+    async with example.patients as manager, manager.subscribe(example.PATIENTS, context=example.ada) as stream:
+        event = example.patient
+        await manager.publish_event(event.event_type, event.channel, event.data, tenant_id=event.tenant_id)
+        payload = json.loads(await anext(stream))["payload"]
+    assert payload["data"] == {"patientAdmitted": {"id": "1", "name": None}}
+    assert [error["message"] for error in payload["errors"]] == ["Forbidden"]
+
+
+def test_every_test_that_is_named_exists():
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    promises = re.findall(r"^\| .* \| (`[^|]*::[^|]*) \|$", text, re.MULTILINE)
+    named = [re.fullmatch(r"`([\w/.]+)::(\w+)`", test) for cell in promises for test in cell.split(", ")]
+    assert named
+    assert all(named)
+    missing = []
+    for match in named:
+        file, name = match.groups() if match else ("", "")
+        source = ROOT / file
+        if not (source.is_file() and re.search(rf"\b(def|fn) {name}\(", source.read_text("utf-8"))):
+            missing.append(f"{file}::{name}")
+    assert missing == []
+
+
+def test_what_is_quoted_is_the_examples():
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    example = (ROOT / "docs" / "examples" / "jwt_auth.py").read_text("utf-8")
+    quoted = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    assert quoted
+    assert [code for code in quoted if code not in example] == []

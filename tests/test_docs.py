@@ -178,6 +178,15 @@ def test_every_test_that_is_named_exists():
     assert missing == []
 
 
+def test_the_frames_of_a_refresh_are_those_of_the_transcript():
+    text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    transcript = (ROOT / "rust/engine/tests/transcripts/refresh.txt").read_text("utf-8").splitlines()
+    section = text.partition("\n## Refresh\n")[2].partition("\n## ")[0]
+    frames = "".join(re.findall(r"```text\n(.*?)```", section, re.DOTALL)).splitlines()
+    assert frames
+    assert [frame for frame in frames if frame not in transcript] == []
+
+
 def test_what_is_quoted_is_the_examples():
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     example = (ROOT / "docs" / "examples" / "jwt_auth.py").read_text("utf-8")

@@ -82,6 +82,23 @@ async def test_the_guide_publishes_and_reads(example):
 
 
 @guide
+async def test_the_guides_invoices_are_those_of_ones_own_account(example):
+    query = "subscription { invoiceIssued(account: 7) { id total } }"
+    stranger, owner = (example.SecurityContext(claims={"account": account}) for account in (8, 7))
+    async with example.manager as manager:
+        with pytest.raises(Forbidden):
+            async with manager.subscribe(query, context=stranger):
+                pass
+        async with manager.subscribe(query, context=owner, framing="result") as stream:
+            for number, source in enumerate((None, "shop", "billing")):
+                await manager.publish_event("issued", "invoices:7", {"id": number, "total": 1}, source=source)
+            assert await anext(stream) == b'{"data":{"invoiceIssued":{"id":"2","total":1.0}}}'
+            for number in range(3, 20):
+                await manager.publish_event("issued", "invoices:7", {"id": number, "total": 1}, source="billing")
+            assert manager.get_metrics()["events_dropped"]["rate"] > 0
+
+
+@guide
 def test_the_guide_serves_every_kind_of_subscription(example):
     with (
         TestClient(example.app) as http,

@@ -99,6 +99,21 @@ async def test_the_guides_invoices_are_those_of_ones_own_account(example):
 
 
 @guide
+async def test_the_guide_names_every_figure(example):
+    async with example.manager as manager, manager.subscribe("subscription { orderMoved }") as stream:
+        await manager.publish_event("update", "orders", {"id": 7, "status": "PAID"}, previous={"status": "PLACED"})
+        await anext(stream)  # the time of a function is told from its first call on
+        figures = manager.prometheus()
+    text = (ROOT / "docs" / "guide.md").read_text("utf-8")
+    named: dict[str, str] = {}
+    for names, kind in re.findall(r"^\| (`.*) \| (gauge|counter|histogram) \|", text, re.MULTILINE):
+        named |= dict.fromkeys(re.findall(r"`(\w+)`", names.partition(" by ")[0]), kind)
+    assert named == dict(re.findall(r"# TYPE fraiseql_subs_(\w+) (\w+)", figures))
+    labels = set(re.findall(r'(?:reason|module)="(\w+)"', figures))
+    assert labels <= set(re.findall(r"`(\w+)`", text))
+
+
+@guide
 def test_the_guide_serves_every_kind_of_subscription(example):
     with (
         TestClient(example.app) as http,

@@ -12,6 +12,11 @@ check:
 test *arguments:
     .venv/bin/pytest {{ arguments }}
 
+# Compare with the models at length, each time with other cases: by default some four million pairs of a subscription and
+# an event
+oracle factor="20" *arguments="tests/test_oracle_security.py":
+    ORACLE={{ factor }} .venv/bin/pytest --timeout=0 -s {{ arguments }}
+
 # Measure: a release build, then every benchmark at full size
 bench *arguments:
     .venv/bin/maturin develop --release --locked --quiet

@@ -35,11 +35,16 @@ def cases(count: int) -> settings:
 class Chooser:
     """Makes a generator's choices; what hypothesis shrinks to comes first."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[int]], int]) -> None:
+    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
         self._draw = draw
 
     def integer(self, lowest: int, highest: int) -> int:
-        return self._draw(st.integers(lowest, highest))
+        drawn: int = self._draw(st.integers(lowest, highest))
+        return drawn
+
+    def block(self, size: int) -> Chooser:
+        """One for at most `size` choices among at most 256 options: a single draw is cheaper than many."""
+        return _Block(self._draw(st.binary(min_size=size, max_size=size)))
 
     def one(self, options: Sequence[T]) -> T:
         return options[self.integer(0, len(options) - 1)]
@@ -49,6 +54,14 @@ class Chooser:
 
     def some(self, options: Sequence[T], percent: int = 50) -> list[T]:
         return [option for option in options if self.chance(percent)]
+
+
+class _Block(Chooser):
+    def __init__(self, drawn: bytes) -> None:
+        self._drawn = iter(drawn)
+
+    def integer(self, lowest: int, highest: int) -> int:
+        return lowest + next(self._drawn) * (highest - lowest + 1) // 256
 
 
 @st.composite

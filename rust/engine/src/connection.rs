@@ -553,18 +553,17 @@ impl Timed for Connection {
 }
 
 impl Revocable for Connection {
-    fn revoke(&self, revocation: &Revocation) -> bool {
+    fn revoke(&self, revocation: &Revocation) -> Option<bool> {
         // The registry of connections holds every one until it is lost.
-        let Some(this) = self.engine.connections.get(&self.id).map(|found| found.value().clone()) else {
-            return false;
-        };
+        let this = self.engine.connections.get(&self.id).map(|found| found.value().clone())?;
         let mut state = this.state.lock();
-        let named = !state.protocol.is_closed() && revocation.names(state.viewer.as_deref(), Some(&self.id));
-        if named {
-            this.end(&mut state, Close::FORBIDDEN, Ended::Revoked);
-            this.settle(state);
+        if !revocation.names(state.viewer.as_deref(), Some(&self.id)) {
+            return None;
         }
-        named
+        let is_live = !state.protocol.is_closed();
+        this.end(&mut state, Close::FORBIDDEN, Ended::Revoked);
+        this.settle(state);
+        Some(is_live)
     }
 
     fn handing(&self) -> Option<Arc<Tasks>> {

@@ -422,12 +422,14 @@ impl Engine {
     fn revoke_here(&self, revocation: &Arc<Revocation>) -> (usize, Vec<Arc<Tasks>>) {
         self.parts.revocations.note(revocation.clone());
         let found = self.registry.find(revocation);
-        let ended: Vec<_> = found.iter().filter(|one| one.revoke(revocation)).collect();
+        // What is ending already may still be handing something over.
+        let named: Vec<_> = found.iter().filter_map(|one| Some((one.revoke(revocation)?, one))).collect();
+        let ended = named.iter().filter(|(ended, _)| *ended).count();
         let Revocation { user_id, tenant_id, connection_id } = &**revocation;
-        let reason = format!("{} connections and subscribes of this process ended", ended.len());
+        let reason = format!("{ended} connections and subscribes of this process ended");
         let names = (user_id.clone(), tenant_id.clone(), connection_id.clone());
         self.parts.audit.write(audit::Kind::Revoked, names.0, names.1, names.2, reason.into());
-        (ended.len(), ended.iter().filter_map(|one| one.handing()).collect())
+        (ended, named.iter().filter_map(|(_, one)| one.handing()).collect())
     }
 
     pub(crate) fn streams(&self) -> Vec<Arc<Stream>> {

@@ -195,7 +195,9 @@ impl Projection {
 
     fn object(&mut self, selection: &Selection, value: &Value, path: &Path<'_>) -> Result<(), Stop> {
         let Value::Object(members) = value else {
-            let (expected, value) = (&selection.type_name, inspect(value));
+            // What a list holds may be guarded.
+            let value = if matches!(value, Value::List(_)) { "[...]".into() } else { inspect(value) };
+            let expected = &selection.type_name;
             return self.fail(format!("Expected value of type '{expected}' but got: {value}."), path);
         };
         self.out.push('{');

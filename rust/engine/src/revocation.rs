@@ -100,8 +100,8 @@ impl Drop for Authorisation {
 
 /// Somebody live who can be revoked.
 pub trait Revocable: Send + Sync {
-    /// Ends it where it is named; returns whether this was what ended it.
-    fn revoke(&self, revocation: &Revocation) -> bool;
+    /// Ends it where it is named. Returns whether this was what ended it; `None` where it is not named.
+    fn revoke(&self, revocation: &Revocation) -> Option<bool>;
     /// What it may still be handing to its transport; `None` where there is none.
     fn handing(&self) -> Option<Arc<Tasks>>;
 }

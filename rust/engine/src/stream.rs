@@ -268,12 +268,12 @@ impl Timed for Stream {
 }
 
 impl Revocable for Stream {
-    fn revoke(&self, revocation: &Revocation) -> bool {
+    fn revoke(&self, revocation: &Revocation) -> Option<bool> {
         if !revocation.names(Some(&self.viewer), self.key.0.as_deref()) {
-            return false;
+            return None;
         }
         let subscription = self.state.lock().subscription.clone();
-        subscription.is_some_and(|subscription| subscription.cut(End::Revoked, Ended::Revoked))
+        Some(subscription.is_some_and(|subscription| subscription.cut(End::Revoked, Ended::Revoked)))
     }
 
     fn handing(&self) -> Option<Arc<Tasks>> {

@@ -230,8 +230,17 @@ impl Socket {
         let Some(connection) = self.connection() else {
             return Ok(None);
         };
-        let question = connection.receive(text.map_or(Frame::Binary, Frame::Text));
-        question.map(|Question { number, payload }| Ok((number, convert::to_python(py, &payload)?))).transpose()
+        let Some(Question { number, payload }) = connection.receive(text.map_or(Frame::Binary, Frame::Text)) else {
+            return Ok(None);
+        };
+        match convert::to_python(py, &payload) {
+            Ok(payload) => Ok(Some((number, payload))),
+            Err(error) => {
+                // A number with thousands of digits, for one.
+                connection.answered(number, Err(format!("the payload has no Python form: {}", error.value(py)).into()));
+                Ok(None)
+            }
+        }
     }
 
     /// A text frame that is no valid Unicode: closes as the protocol says.

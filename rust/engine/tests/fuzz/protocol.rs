@@ -151,7 +151,7 @@ impl Connection {
 
     /// A ping is echoed; what the machine says to a frame is about that frame.
     fn answers(&self, frame: &str, action: Option<&Action>) {
-        let Some(Action::Send(text)) = action else { return };
+        let Some(Action::Send(text) | Action::Refuse(text)) = action else { return };
         let (sent, message) = (parsed(text), parsed(frame));
         match sent.get("type").and_then(Value::as_str) {
             Some("pong") => {

@@ -77,6 +77,23 @@ impl Parts {
             audit: Arc::new(Audit::new(audit)),
         }
     }
+
+    /// Whether an event may be published, whosever it is.
+    pub fn check(&self, event: &Event) -> Result<(), PublishError> {
+        let most = self.limits.max_event_bytes;
+        let previous = event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
+        let problem = if event.channel.is_empty() {
+            "channel must not be empty".to_owned()
+        } else if event.event_type.is_empty() {
+            "event_type must not be empty".to_owned()
+        } else if event.size > most || previous > most {
+            let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
+            format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
+        } else {
+            return Ok(());
+        };
+        Err(PublishError::Invalid(problem))
+    }
 }
 
 /// The label and the id of a subscribe of this process.
@@ -228,21 +245,11 @@ impl Engine {
     }
 
     fn check(&self, event: &Event) -> Result<(), PublishError> {
-        let most = self.parts.limits.max_event_bytes;
-        let previous = event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
-        let problem = if event.channel.is_empty() {
-            "channel must not be empty".to_owned()
-        } else if event.event_type.is_empty() {
-            "event_type must not be empty".to_owned()
-        } else if event.size > most || previous > most {
-            let (name, size) = if event.size > most { ("data", event.size) } else { ("previous", previous) };
-            format!("{name} has {size} bytes as JSON; max_event_bytes is {most}")
-        } else if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
-            "multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS".to_owned()
-        } else {
+        self.parts.check(event)?;
+        if tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             return Ok(());
-        };
-        Err(PublishError::Invalid(problem))
+        }
+        Err(PublishError::Invalid("multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS".to_owned()))
     }
 
     // ---- those who listen ----

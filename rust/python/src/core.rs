@@ -377,6 +377,7 @@ impl Core {
     ) -> PyResult<(&'static str, String, Vec<String>)> {
         let [event_type, channel, data, tenant_id, source] = &event;
         let event = self::event(event_type, channel, data, tenant_id, source, previous)?;
+        self.parts.check(&event).map_err(|error| errors::publish(py, &error))?;
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
         let request = Request { query, operation_name, variables: &variables, introspection: false };

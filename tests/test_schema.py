@@ -21,6 +21,7 @@ from fraiseql_subs import (
     data,
     requires,
     subscription,
+    viewer,
 )
 
 
@@ -380,12 +381,34 @@ def bad_declarations() -> list[Any]:
         (takes_id, {"timeout": 0}, "timeout: expected a finite number above 0"),
         (takes_id, {"timeout": float("inf")}, "timeout: expected a finite number"),
         (takes_id, {"overflow": "block"}, "overflow: expected one of 'disconnect'"),
+        (takes_id, {"rows": "id == 1"}, "rows: expected a predicate"),
+        (takes_id, {"scope": {"nope": viewer("user_id")}}, "takes_id, scope: unknown argument 'nope'; expected order_"),
+        (takes_id, {"scope": {"nope.id": viewer("user_id")}}, "takes_id, scope: unknown argument 'nope'"),
+        (takes_id, {"scope": {"orderId": viewer("user_id")}}, "takes_id, scope: unknown argument 'orderId'"),
+        (takes_id, {"scope": {"order_id": "user_id"}}, "scope: expected a mapping as in"),
+        (takes_id, {"scope": {"order_id": data["id"]}}, "scope: expected a mapping as in"),
+        (takes_id, {"scope": {"order_id": argument("order_id")}}, "scope: expected a mapping as in"),
+        (takes_id, {"scope": {"order_id": viewer("user_id") == 1}}, "scope: expected a mapping as in"),
+        (takes_id, {"scope": ["order_id"]}, "scope: expected a mapping as in"),
+        (takes_id, {"scope": {"order_id.": viewer("user_id")}}, "scope: expected a mapping as in .* got the path"),
+        (takes_id, {"scope": {"": viewer("user_id")}}, "scope: it cannot be empty"),
+        (takes_id, {"scope": {1: viewer("user_id")}}, "scope: expected a str"),
+        (takes_id, {"sources": "shop"}, "sources: expected a collection of str, got 'shop'"),
+        (takes_id, {"sources": [1]}, "sources: expected a str"),
+        (takes_id, {"sources": [""]}, "sources: it cannot be empty"),
+        (takes_id, {"sources": 1}, "sources: expected a collection"),
+        (takes_id, {"requires": ["admin"]}, r"requires: expected requires\("),
+        (takes_id, {"events_per_second": 0}, "events_per_second: expected a finite number above 0"),
+        (takes_id, {"events_per_second": float("nan")}, "events_per_second: expected a finite number"),
+        (takes_id, {"events_per_second": "1"}, "events_per_second: expected a number"),
         (sync_generator, {}, "sync_generator: expected an async generator"),
         (generator, {"channel": "c"}, "a generator function cannot have channel"),
         (generator, {"event_types": ["a"]}, "cannot have event_types"),
         (generator, {"where": data["a"] == 1}, "cannot have where"),
         (generator, {"rows": data["a"] == 1}, "cannot have rows"),
         (generator, {"timeout": 1}, "cannot have timeout"),
+        (generator, {"sources": ["a"]}, "cannot have sources"),
+        (generator, {"events_per_second": 1}, "cannot have events_per_second"),
         (generator, {"passthrough": True}, "a generator cannot be a passthrough"),
         (generator_of_events, {}, "cannot have an event parameter"),
         (takes_info, {"passthrough": True}, "a passthrough function cannot have an info parameter"),
@@ -402,6 +425,43 @@ def test_a_wrong_decoration_raises(function: Any, options: dict[str, Any], messa
     with pytest.raises(SchemaError, match=message):
         subscription(**options)(function)
     assert not hasattr(function, "__subscription__")
+
+
+@dataclass
+class Scoped:
+    tenant_id: ID
+    tags: list[str]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("filter.tenant_id", None),
+        ("filter.tags", None),
+        ("filters.tenant_id", None),
+        ("anything.at.all", None),
+        ("filter.nope", 'unknown argument "filter.nope"'),
+        ("filter.tenantId", 'unknown argument "filter.tenantId"'),
+        ("filter.tenant_id.nope", 'unknown argument "filter.tenant_id.nope"'),
+        ("filters.tags.nope", 'unknown argument "filters.tags.nope"'),
+    ],
+)
+def test_a_scope_names_what_there_is_in_its_arguments(path: str, message: str | None):
+    @subscription(scope={path: viewer("tenant_id")})
+    def field(filter: Scoped, filters: list[Scoped], anything: JSON) -> int: ...  # type: ignore[empty-body]
+
+    if message is None:
+        Schema(subscriptions=[field])
+    else:
+        with pytest.raises(SchemaError, match=message):
+            Schema(subscriptions=[field])
+
+
+@pytest.mark.parametrize("path", [("nope",), ("userId",), ("user_id", "nope"), ("roles", "nope"), ("",)])
+def test_a_viewer_has_these_fields_and_only_claims_have_some_below(path: tuple[str, ...]):
+    assert repr(viewer("claims", "org", "id")) == "viewer('claims', 'org', 'id')"
+    with pytest.raises(SchemaError, match="viewer"):
+        viewer(*path)
 
 
 @dataclass

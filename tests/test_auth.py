@@ -243,6 +243,19 @@ async def test_an_answer_of_another_type_is_a_no_and_logged(answer):
         assert f"expected a SecurityContext or None, got {type(answer).__name__}" in text
 
 
+async def test_each_wrong_type_is_logged_once_and_refused_each_time():
+    async def authenticate(payload: dict[str, Any]) -> Any:
+        return payload["answer"]
+
+    async with ticking(auth_handler=authenticate) as (_, server):
+        for answer in (1, 2, "admin", 3, "root", 1.5):
+            async with server.client() as client:
+                await client.send({"type": "connection_init", "payload": {"answer": answer}})
+                assert await client.closed() == FORBIDDEN
+        texts = [text.rpartition("got ")[2] for text in server.log.take()]
+        assert texts == ["int", "str", "float"]
+
+
 async def test_a_context_that_cannot_be_used_is_a_no_and_logged():
     claims: dict[str, Any] = {}
     for _ in range(200):

@@ -313,7 +313,6 @@ async def test_a_send_that_is_suspended_at_the_end_is_cancelled(expires):
         assert app.frames == {"": [], "/client": [], "/other": app.frames["/other"]}
 
 
-@pytest.mark.xfail(reason="a revocation does not wait for what a connection that is closing already hands over")
 @pytest.mark.parametrize("first", ["revoked", "expired"])
 async def test_a_revocation_waits_for_what_is_being_handed_over_also_where_the_connection_is_closing_already(first):
     expires = first == "expired"

@@ -12,8 +12,7 @@ check:
 test *arguments:
     .venv/bin/pytest {{ arguments }}
 
-# Compare with the models at length, each time with other cases: by default some four million pairs of a subscription and
-# an event
+# Compare who receives what with the model, with other cases at each run: four million pairs of subscription and event, or more
 oracle factor="20" *arguments="tests/test_oracle_security.py":
     ORACLE={{ factor }} .venv/bin/pytest --timeout=0 -s {{ arguments }}
 

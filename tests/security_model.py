@@ -185,6 +185,8 @@ class Published:
     tenant: Any
     source: str | None
     previous: dict[str, Any] | None
+    #: How it is published, which makes no difference: `data`, its `text`, or `many`.
+    how: str = "data"
 
 
 @dataclass

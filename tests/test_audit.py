@@ -29,8 +29,8 @@ from fraiseql_subs.asgi import SubscriptionApp
 from .sockets import NARROW, gauges, publish_tick, served, text_of, tick, tick_of, ticking, until
 from .support import Entry, audited, bounded, one, soon, within
 
-#: How many logins are refused in a flood; 10,000 where there is time for it.
-LOGINS = int(os.environ.get("FLOOD_LOGINS", "2000"))
+#: How many logins are refused in a flood; `FLOOD=10000` where there is time for it.
+LOGINS = int(os.environ.get("FLOOD", "2000"))
 
 
 @subscription(channel="x", requires=requires("read"), passthrough=True)
@@ -390,6 +390,34 @@ async def test_who_is_revoked_while_being_let_in():
             _, entry = await trail.has("revoked", "subscribe_refused")
             assert (entry.user_id, entry.connection_id) == ("7", "label")
             assert "revoked" in entry.reason
+
+
+async def test_a_socket_that_is_revoked_while_being_let_in():
+    ids: list[str] = []
+    go = asyncio.Event()
+
+    async def handler(payload: dict[str, Any], connection: Any) -> SecurityContext:
+        ids.append(connection.id)
+        await go.wait()
+        return SecurityContext(payload["user"])
+
+    with audited() as trail:
+        async with ticking(auth_handler=handler) as (manager, server):
+            async with server.client() as by_user, server.client() as by_id, server.client() as other:
+                for client, user in ((by_user, 1), (by_id, 2), (other, 3)):
+                    await client.send({"type": "connection_init", "payload": {"user": user}})
+                    await client.sync()
+                assert await manager.revoke(connection_id=ids[1]) == 1
+                refused, _ = await trail.has("connection_refused", "revoked")
+                assert refused[1:] == ("Forbidden", None, None, ids[1], 0)
+                assert await manager.revoke(user_id=1) == 0
+                await trail.has("revoked")
+                go.set()
+                assert await by_user.closed() == (4403, "Forbidden")
+                await other.expect({"type": "connection_ack"})
+                refused, accepted = await trail.has("connection_refused", "connection_accepted")
+                assert refused[1:] == ("revoked meanwhile", "1", None, ids[0], 0)
+                assert accepted[1:] == ("", "3", None, ids[2], 0)
 
 
 async def test_slowness():

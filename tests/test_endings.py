@@ -315,13 +315,15 @@ async def test_over_a_socket_the_stop_ends_all_of_them_as_drained(drain_timeout)
 
 async def test_a_reader_that_is_stuck_is_closed_for_its_missing_pong_though_events_come():
     """What comes meanwhile wakes nobody who is in a send; the close must."""
-    manager = manager_of(overflow="latest", ping_interval=0.3, pong_timeout=0.3)
+    manager = manager_of(overflow="latest", ping_interval=0.5, pong_timeout=0.5)
     async with served(manager, server=NARROW) as (_, server), server.acknowledged(narrow=True) as client:
         await client.subscribe("1", QUERY)
         client.stop_reading()
-        for _ in range(20):
-            await publish(manager, 50)
+        stuck = 0
+        while stuck < 20:  # one waits, and is not taken for so many turns
+            await publish_tick(manager, 1, 1, text="x" * 20_000)
             await asyncio.sleep(0)
+            stuck = stuck + 1 if manager.get_metrics()["queued_messages"] else 0
         assert server.tasks == 1
         await until(lambda: is_settled(manager, "disconnect"))
         await until(lambda: server.tasks == 0)

@@ -26,6 +26,7 @@ TOGETHER = 50
 #: Resident memory that the allocator and the test's own clients may take.
 ROOM = 48_000_000
 TICK = tick_of("a")
+pytestmark = pytest.mark.timeout(60 + FLOOD / 20)
 
 
 async def authenticate(payload: dict[str, Any]) -> SecurityContext:

@@ -686,6 +686,37 @@ async def test_prometheus():
     assert all(name.endswith("_seconds") for name, kind in types.items() if kind == "histogram")
 
 
+async def test_prometheus_knows_the_type_of_each_figure_and_the_field_of_each_call():
+    @subscription(channel="orders")
+    async def known(event: Event) -> str:
+        return "known"
+
+    manager = manager_of(known)
+    async with manager, manager.subscribe("subscription { alias: known }") as stream:
+        for n in range(3):
+            await publish_order(manager, n)
+        await take(stream, 3)
+        lines = manager.prometheus().splitlines()
+    assert lines[-1] == "# EOF"
+    types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
+    kinds = {
+        "gauge": ["connections", "subscriptions", "queued_messages", "queued_bytes"],
+        "counter": ["published", "delivered", "dropped", "filtered"],
+        "histogram": ["publish_to_enqueue_seconds", "queue_wait_seconds", "resolver_seconds"],
+    }
+    kinds["counter"] = [f"events_{name}" for name in kinds["counter"]]
+    kinds["counter"] += ["resolver_errors", "violations", "subscriptions_ended"]
+    assert types == {f"fraiseql_subs_{name}": kind for kind, names in kinds.items() for name in names}
+    helped = {line.split()[2] for line in lines if line.startswith("# HELP")}
+    assert helped == set(types)
+    assert 'fraiseql_subs_resolver_seconds_count{field="known"} 3' in lines
+    buckets = [line for line in lines if line.startswith("fraiseql_subs_resolver_seconds_bucket")]
+    counts = [int(line.rsplit(" ", 1)[1]) for line in buckets]
+    assert counts == sorted(counts)
+    assert counts[-1] == 3
+    assert 'le="+Inf"' in buckets[-1]
+
+
 async def test_metrics_outlive_a_run():
     manager = manager_of()
     for n in range(2):

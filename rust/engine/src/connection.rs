@@ -21,7 +21,7 @@ use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
 use crate::metrics::{Counted, DropReason, Ended};
 use crate::operation::Request;
 use crate::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
-use crate::quota::{Accounts, Reached, Shares};
+use crate::quota::{Accounts, Reached, Seat, Shares};
 use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
 use crate::security::Viewer;
 use crate::subscription::Subscription;
@@ -45,8 +45,8 @@ pub struct Connection {
 struct State {
     protocol: Protocol,
     viewer: Option<Arc<Viewer>>,
-    /// Whom limits count for.
-    accounts: Accounts,
+    /// What limits on subscriptions count for; nobody's until somebody watches.
+    seat: Arc<Seat>,
     /// While the auth handler is at work.
     authorisation: Option<Authorisation>,
     registered: Option<Registered>,
@@ -105,13 +105,13 @@ impl Connection {
             id: uuid::Uuid::now_v7().simple().to_string().into(),
             number,
             engine: engine.clone(),
-            outbox: Outbox::new(limits.connection_queue_bytes, notify),
+            outbox: Outbox::new(limits.into(), notify),
             introspection: offer.introspection,
             handing: Arc::default(),
             state: Mutex::new(State {
                 protocol: Protocol::new(Settings::new(limits, offer.authenticates), now),
                 viewer: None,
-                accounts: Accounts::default(),
+                seat: Seat::new(Accounts::default(), &engine.parts.quotas.subscriptions),
                 authorisation: None,
                 registered: None,
                 expires: None,
@@ -184,8 +184,9 @@ impl Connection {
             }
             return self.refuse(state, Close::FORBIDDEN, Some(&viewer), refusal.reason);
         }
-        state.accounts = Accounts::of(&viewer, Some(self.number));
-        let shares = match self.engine.parts.quotas.connections.take(&state.accounts) {
+        let (accounts, quotas) = (Accounts::of(&viewer, Some(self.number)), &self.engine.parts.quotas);
+        state.seat = Seat::new(accounts.clone(), &quotas.subscriptions);
+        let shares = match Seat::new(accounts, &quotas.connections).take() {
             Ok(shares) => shares,
             Err(Reached::User) => {
                 let reason = "max_connections_per_user is reached";
@@ -415,7 +416,7 @@ impl Connection {
                 introspection: self.introspection,
             },
             viewer,
-            accounts: &state.accounts,
+            seat: &state.seat,
             id: &request.id,
             resume: &request.resume,
             outbox: &self.outbox,

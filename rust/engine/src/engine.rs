@@ -24,11 +24,11 @@ use crate::connection::Connection;
 use crate::error::{Rejection, code};
 use crate::event::{Event, Offset};
 use crate::limits::Limits;
-use crate::mailbox::{Capacity, Mailbox, Outbox};
+use crate::mailbox::{Mailbox, Outbox};
 use crate::metrics::{Ended, Metrics};
 use crate::operation::{Operation, Request};
 use crate::protocol::Resume;
-use crate::quota::{Accounts, EventRate, Quotas, Reached};
+use crate::quota::{EventRate, Quotas, Reached, Seat};
 use crate::resolver::{Generation, Resolver, Shared, Watcher};
 use crate::revocation::{Registry, Revocation, Revocations};
 use crate::schema::{Kind, Schema};
@@ -155,8 +155,8 @@ pub struct Start<'a> {
     pub request: Request<'a>,
     /// Who asks.
     pub viewer: &'a Arc<Viewer>,
-    /// Whom limits count for.
-    pub accounts: &'a Accounts,
+    /// What limits count for.
+    pub seat: &'a Arc<Seat>,
     /// The operation's id as the client sent it.
     pub id: &'a Arc<str>,
     /// What it wants to know of history.
@@ -181,6 +181,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             resolver,
             limits: parts.limits.clone(),
+            limits_events: parts.limits.limit_events() || parts.gate.documents.limit_events(),
             metrics: parts.metrics.clone(),
             calls: Arc::default(),
             abandon_keys: AtomicU64::default(),
@@ -284,11 +285,11 @@ impl Engine {
         }
         // Asked before anything is parsed.
         let Parts { quotas, limits, metrics, gate, .. } = &self.parts;
-        let rated = quotas.subscribes.as_ref().zip(start.accounts.user.as_ref());
+        let rated = quotas.subscribes.as_ref().zip(start.seat.accounts.user.as_ref());
         if !rated.is_none_or(|(rates, account)| rates.take(account)) {
             return Err(Rejection::Limited(code::RATE_LIMITED, "subscribes_per_second is reached"));
         }
-        let shares = quotas.subscriptions.take(start.accounts).map_err(|reached| {
+        let shares = start.seat.take().map_err(|reached| {
             let limit = match reached {
                 Reached::User => "max_subscriptions_per_user is reached",
                 Reached::Tenant => "max_subscriptions_per_tenant is reached",
@@ -302,18 +303,14 @@ impl Engine {
         let from = self.resume_from(start.resume)?;
         let declaration = &admission.operation.field.declaration;
         let is_generator = declaration.kind == Kind::Generator;
-        let capacity = Capacity {
-            messages: limits.queue_messages,
-            bytes: limits.queue_bytes,
-            overflow: declaration.overflow.unwrap_or(limits.overflow),
-        };
+        let overflow = declaration.overflow.unwrap_or(limits.overflow);
         let event_ids = *start.resume != Resume::No && !is_generator;
         let own_rate = declaration.events_per_second.or(limits.events_per_second_per_subscription);
         // A generator makes its own events.
-        let rate = if is_generator { None } else { EventRate::new(own_rate, quotas, start.accounts) };
+        let rate = if is_generator { None } else { EventRate::new(own_rate, quotas, &start.seat.accounts) };
         let (outbox, counted) = (start.outbox.clone(), metrics.subscription());
         let subscription = Arc::new(Subscription {
-            mailbox: Mailbox::new(start.id.clone(), event_ids, capacity, rate, outbox, metrics.clone()),
+            mailbox: Mailbox::new(start.id.clone(), event_ids, overflow, rate, outbox, metrics.clone()),
             engine: self.clone(),
             place: Mutex::default(),
             held: Mutex::new(Some((counted, shares))),

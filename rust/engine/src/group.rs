@@ -31,8 +31,6 @@ pub struct Group {
 struct Class {
     plan: Arc<Plan>,
     resolve: Option<Arc<ResolveClass>>,
-    /// Whether the events of one of them are limited.
-    is_rated: bool,
     /// Each knows its place here.
     members: Vec<Arc<Mailbox>>,
 }
@@ -61,7 +59,6 @@ impl Group {
     pub fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
         let mut classes = self.classes.lock();
         if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
-            class.is_rated |= mailbox.is_rated();
             mailbox.place.store(class.members.len(), Relaxed);
             class.members.push(mailbox);
             return;
@@ -69,8 +66,7 @@ impl Group {
         mailbox.place.store(0, Relaxed);
         // Most groups have one class, and most classes of small groups one member.
         classes.reserve_exact(1);
-        let is_rated = mailbox.is_rated();
-        classes.push(Class { plan: plan.clone(), resolve, is_rated, members: vec![mailbox] });
+        classes.push(Class { plan: plan.clone(), resolve, members: vec![mailbox] });
     }
 
     /// Removes a member; returns whether the group is empty now.
@@ -100,7 +96,7 @@ impl Group {
         calls: &mut FxHashMap<*const ResolveClass, (Arc<ResolveClass>, Vec<Arc<Group>>)>,
     ) {
         for class in &*self.classes.lock() {
-            if class.is_rated && !class.admit(event) {
+            if results.shared.limits_events && !class.admit(event) {
                 continue;
             }
             match &class.resolve {
@@ -166,7 +162,9 @@ impl Class {
             let after = (Utc::now() - event.published_at).to_std().unwrap_or_default();
             results.shared.metrics.enqueued(after);
         }
-        self.forget(event);
+        if results.shared.limits_events {
+            self.forget(event);
+        }
     }
 
     /// Asks the rate of each member, before any work is done for it; returns whether one of them hears of the event.
@@ -181,9 +179,7 @@ impl Class {
 
     /// The event is through.
     fn forget(&self, event: &Event) {
-        if self.is_rated {
-            self.members.iter().for_each(|mailbox| mailbox.forget(event.offset));
-        }
+        self.members.iter().for_each(|mailbox| mailbox.forget(event.offset));
     }
 }
 

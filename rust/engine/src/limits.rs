@@ -61,6 +61,13 @@ pub struct Limits {
     pub resolver_timeout: Duration,
 }
 
+impl Limits {
+    /// Whether they limit anybody's events.
+    pub fn limit_events(&self) -> bool {
+        self.events_per_second_per_subscription.is_some() || self.events_per_second_per_user.is_some()
+    }
+}
+
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     // A timer further away than this never fires; the sum with an `Instant` must not overflow.
     const FOREVER: f64 = 60.0 * 60.0 * 24.0 * 365.0 * 10.0;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::error::GraphQLError;
 use crate::event::Offset;
-use crate::limits::Overflow;
+use crate::limits::{Limits, Overflow};
 use crate::metrics::{DropReason, Metrics, Queued};
 use crate::quota::EventRate;
 
@@ -82,11 +82,28 @@ pub trait Notify: Send + Sync {
     fn notify(&self);
 }
 
+/// How much may wait for one reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Messages of each subscription.
+    pub messages: usize,
+    /// Bytes of results of each subscription.
+    pub bytes: usize,
+    /// Bytes of all of them.
+    pub together: usize,
+}
+
+impl From<&Limits> for Capacity {
+    fn from(limits: &Limits) -> Capacity {
+        Capacity { messages: limits.queue_messages, bytes: limits.queue_bytes, together: limits.connection_queue_bytes }
+    }
+}
+
 /// What all subscriptions of one reader share.
 pub struct Outbox {
     ready: Mutex<VecDeque<Arc<Mailbox>>>,
     bytes: AtomicUsize,
-    max_bytes: usize,
+    capacity: Capacity,
     signalled: AtomicBool,
     slow: AtomicBool,
     notify: Arc<dyn Notify>,
@@ -94,11 +111,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty outbox whose reader is woken by `notify`.
-    pub fn new(max_bytes: usize, notify: Arc<dyn Notify>) -> Arc<Outbox> {
+    pub fn new(capacity: Capacity, notify: Arc<dyn Notify>) -> Arc<Outbox> {
         Arc::new(Outbox {
             ready: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            max_bytes,
+            capacity,
             signalled: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             notify,
@@ -159,17 +176,6 @@ impl Outbox {
     }
 }
 
-/// The limits of one mailbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Capacity {
-    /// Messages that may wait.
-    pub messages: usize,
-    /// Bytes of results that may wait.
-    pub bytes: usize,
-    /// What happens beyond that.
-    pub overflow: Overflow,
-}
-
 /// The queue of one subscription.
 pub struct Mailbox {
     /// The operation's id as the client sent it.
@@ -180,7 +186,7 @@ pub struct Mailbox {
     since: AtomicU64,
     /// Its place among the members of its class; the group's lock guards it.
     pub(crate) place: AtomicUsize,
-    capacity: Capacity,
+    overflow: Overflow,
     /// `None` where its events are not limited.
     rate: Option<Box<Rated>>,
     outbox: Arc<Outbox>,
@@ -224,7 +230,7 @@ impl Mailbox {
     pub fn new(
         id: Arc<str>,
         event_ids: bool,
-        capacity: Capacity,
+        overflow: Overflow,
         rate: Option<EventRate>,
         outbox: Arc<Outbox>,
         metrics: Arc<Metrics>,
@@ -234,7 +240,7 @@ impl Mailbox {
             event_ids,
             since: AtomicU64::new(0),
             place: AtomicUsize::new(0),
-            capacity,
+            overflow,
             rate: rate.map(|rate| Box::new(Rated { rate, refused: Mutex::default() })),
             outbox,
             metrics,
@@ -252,11 +258,6 @@ impl Mailbox {
     pub fn hears(&self, offset: Offset) -> bool {
         let refuses = |rated: &Rated| rated.refused.lock().binary_search(&offset).is_ok();
         offset > self.since.load(SeqCst) && !self.rate.as_deref().is_some_and(refuses)
-    }
-
-    /// Whether its events are limited.
-    pub fn is_rated(&self) -> bool {
-        self.rate.is_some()
     }
 
     /// Asks its rate about an event that has arrived; one that is refused is not heard, and counted. Events of a mailbox arrive in
@@ -296,7 +297,7 @@ impl Mailbox {
         }
         let size = body.json.len();
         while !self.fits(&state, size) {
-            let lost = match self.capacity.overflow {
+            let lost = match self.overflow {
                 Overflow::Disconnect => {
                     self.metrics.dropped(DropReason::Overflow, state.waiting() as u64 + 1);
                     self.discard(&mut state);
@@ -379,9 +380,9 @@ impl Mailbox {
     /// Whether fewer than `messages` wait and half of the bytes are free, or it is over.
     pub fn has_room(&self, messages: usize) -> bool {
         let state = self.state.lock();
-        let free = state.waiting() < messages.min(self.most()) && state.bytes <= self.capacity.bytes / 2;
+        let free = state.waiting() < messages.min(self.most()) && state.bytes <= self.outbox.capacity.bytes / 2;
         // What others hold of the connection's bytes must not be overrun, and an empty mailbox can always be filled.
-        let shared = state.waiting() == 0 || self.outbox.bytes() <= self.outbox.max_bytes / 2;
+        let shared = state.waiting() == 0 || self.outbox.bytes() <= self.outbox.capacity.together / 2;
         free && shared || state.closed || state.end.is_some()
     }
 
@@ -405,12 +406,14 @@ impl Mailbox {
         if waiting == 0 && together == 0 {
             return true;
         }
-        waiting < self.most() && state.bytes + size <= self.capacity.bytes && together + size <= self.outbox.max_bytes
+        waiting < self.most()
+            && state.bytes + size <= self.outbox.capacity.bytes
+            && together + size <= self.outbox.capacity.together
     }
 
     /// How many messages may wait.
     fn most(&self) -> usize {
-        if self.capacity.overflow == Overflow::Latest { 1 } else { self.capacity.messages }
+        if self.overflow == Overflow::Latest { 1 } else { self.outbox.capacity.messages }
     }
 
     fn enqueue(self: &Arc<Self>, state: &mut State, body: Arc<Body>) {

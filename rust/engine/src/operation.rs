@@ -120,6 +120,11 @@ impl Documents {
         Ok(Asked::Subscription(AskedField { field, schema, known, operation, root }))
     }
 
+    /// Whether a field limits its events.
+    pub(crate) fn limit_events(&self) -> bool {
+        self.schema.fields.values().any(|field| field.declaration.events_per_second.is_some())
+    }
+
     /// How many texts were parsed.
     pub fn parses(&self) -> u64 {
         self.parses.load(Ordering::Relaxed)

@@ -51,9 +51,9 @@ impl Accounts {
 /// All that is counted by account.
 pub struct Quotas {
     /// Acknowledged connections.
-    pub connections: Tallies,
+    pub connections: Arc<Tallies>,
     /// Live subscriptions.
-    pub subscriptions: Tallies,
+    pub subscriptions: Arc<Tallies>,
     /// Subscribes a second, by user.
     pub subscribes: Option<Rates>,
     /// Events a second, by user.
@@ -87,9 +87,10 @@ impl Quotas {
 // ---- how many at once ----
 
 /// What a user and a tenant may hold at once.
+#[derive(Debug)]
 pub struct Tallies {
-    per_user: Option<Arc<Tally>>,
-    per_tenant: Option<Arc<Tally>>,
+    per_user: Option<Tally>,
+    per_tenant: Option<Tally>,
 }
 
 /// Which limit is reached.
@@ -102,27 +103,58 @@ pub enum Reached {
 }
 
 /// One of what may be held, until it is dropped.
-#[derive(Debug, Default)]
-pub struct Shares {
-    _user: Option<Share>,
-    _tenant: Option<Share>,
+#[derive(Debug)]
+pub struct Shares(Arc<Seat>);
+
+/// What the viewer of one connection holds of one thing that is limited.
+#[derive(Debug)]
+pub struct Seat {
+    /// Whose it is.
+    pub accounts: Accounts,
+    tallies: Arc<Tallies>,
+}
+
+/// A tally and the account that holds something there.
+type Held<'a> = Option<(&'a Tally, &'a Arc<Account>)>;
+
+impl Seat {
+    /// A seat that holds nothing.
+    pub fn new(accounts: Accounts, tallies: &Arc<Tallies>) -> Arc<Seat> {
+        Arc::new(Seat { accounts, tallies: tallies.clone() })
+    }
+
+    /// Takes one more, or none.
+    pub fn take(self: &Arc<Self>) -> Result<Shares, Reached> {
+        let (user, tenant) = self.held();
+        if !user.is_none_or(|(tally, account)| tally.take(account)) {
+            return Err(Reached::User);
+        }
+        if !tenant.is_none_or(|(tally, account)| tally.take(account)) {
+            user.inspect(|(tally, account)| tally.give_back(account));
+            return Err(Reached::Tenant);
+        }
+        Ok(Shares(self.clone()))
+    }
+
+    /// Where it counts.
+    fn held(&self) -> (Held<'_>, Held<'_>) {
+        let Tallies { per_user, per_tenant } = &*self.tallies;
+        let Accounts { user, tenant } = &self.accounts;
+        (per_user.as_ref().zip(user.as_ref()), per_tenant.as_ref().zip(tenant.as_ref()))
+    }
+}
+
+impl Drop for Shares {
+    fn drop(&mut self) {
+        let (user, tenant) = self.0.held();
+        user.into_iter().chain(tenant).for_each(|(tally, account)| tally.give_back(account));
+    }
 }
 
 impl Tallies {
-    fn new(per_user: Option<usize>, per_tenant: Option<usize>) -> Tallies {
-        let tally = |most| Arc::new(Tally { most, held: DashMap::new() });
-        Tallies { per_user: per_user.map(tally), per_tenant: per_tenant.map(tally) }
-    }
-
-    /// Takes one more for these accounts, or none.
-    pub fn take(&self, accounts: &Accounts) -> Result<Shares, Reached> {
-        let take = |tally: &Option<Arc<Tally>>, account: &Option<Arc<Account>>, reached| match (tally, account) {
-            (Some(tally), Some(account)) => tally.take(account).map(Some).ok_or(reached),
-            _ => Ok(None),
-        };
-        let user = take(&self.per_user, &accounts.user, Reached::User)?;
-        let tenant = take(&self.per_tenant, &accounts.tenant, Reached::Tenant)?;
-        Ok(Shares { _user: user, _tenant: tenant })
+    fn new(per_user: Option<usize>, per_tenant: Option<usize>) -> Arc<Tallies> {
+        let tally = |most| Tally { most, held: DashMap::new() };
+        Arc::new(Tallies { per_user: per_user.map(tally), per_tenant: per_tenant.map(tally) })
     }
 }
 
@@ -132,26 +164,16 @@ struct Tally {
     held: DashMap<Arc<Account>, usize>,
 }
 
-#[derive(Debug)]
-struct Share {
-    tally: Arc<Tally>,
-    account: Arc<Account>,
-}
-
 impl Tally {
-    fn take(self: &Arc<Self>, account: &Arc<Account>) -> Option<Share> {
+    fn take(&self, account: &Arc<Account>) -> bool {
         let mut held = self.held.entry(account.clone()).or_default();
-        if *held >= self.most {
-            return None;
-        }
-        *held += 1;
-        Some(Share { tally: self.clone(), account: account.clone() })
+        let has_room = *held < self.most;
+        *held += usize::from(has_room);
+        has_room
     }
-}
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        if let dashmap::Entry::Occupied(mut held) = self.tally.held.entry(self.account.clone()) {
+    fn give_back(&self, account: &Arc<Account>) {
+        if let dashmap::Entry::Occupied(mut held) = self.held.entry(account.clone()) {
             *held.get_mut() -= 1;
             if *held.get() == 0 {
                 held.remove();
@@ -336,18 +358,18 @@ mod tests {
         let tallies = Tallies::new(Some(2), Some(3));
         let accounts =
             |name: &str| Accounts { user: Some(user(name)), tenant: Some(Arc::new(Account::Tenant("a".into()))) };
-        let first = [tallies.take(&accounts("1")), tallies.take(&accounts("1"))];
-        assert_eq!(tallies.take(&accounts("1")).err(), Some(Reached::User));
-        let third = tallies.take(&accounts("2"));
+        let first = [Seat::new(accounts("1"), &tallies).take(), Seat::new(accounts("1"), &tallies).take()];
+        assert_eq!(Seat::new(accounts("1"), &tallies).take().err(), Some(Reached::User));
+        let third = Seat::new(accounts("2"), &tallies).take();
         assert!(third.is_ok());
-        assert_eq!(tallies.take(&accounts("2")).err(), Some(Reached::Tenant));
+        assert_eq!(Seat::new(accounts("2"), &tallies).take().err(), Some(Reached::Tenant));
         // Whom the tenant's limit refused holds nothing of the user's.
         drop(first);
-        let second = tallies.take(&accounts("2"));
+        let second = Seat::new(accounts("2"), &tallies).take();
         assert!(second.is_ok());
-        assert_eq!(tallies.take(&accounts("2")).err(), Some(Reached::User));
+        assert_eq!(Seat::new(accounts("2"), &tallies).take().err(), Some(Reached::User));
         drop((second, third));
-        let held = |tally: &Option<Arc<Tally>>| tally.as_ref().map(|tally| tally.held.len());
+        let held = |tally: &Option<Tally>| tally.as_ref().map(|tally| tally.held.len());
         assert_eq!((held(&tallies.per_user), held(&tallies.per_tenant)), (Some(0), Some(0)));
     }
 
@@ -355,11 +377,11 @@ mod tests {
     fn a_refusal_leaves_no_account_behind() {
         let tallies = Tallies::new(Some(1), Some(1));
         let tenant = Some(Arc::new(Account::Tenant("a".into())));
-        let held = tallies.take(&Accounts { user: None, tenant: tenant.clone() });
+        let held = Seat::new(Accounts { user: None, tenant: tenant.clone() }, &tallies).take();
         assert!(held.is_ok());
         for n in 0..100 {
             let accounts = Accounts { user: Some(user(&n.to_string())), tenant: tenant.clone() };
-            assert_eq!(tallies.take(&accounts).err(), Some(Reached::Tenant));
+            assert_eq!(Seat::new(accounts, &tallies).take().err(), Some(Reached::Tenant));
         }
         assert_eq!(tallies.per_user.as_ref().map(|tally| tally.held.len()), Some(0));
     }

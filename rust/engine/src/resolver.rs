@@ -202,6 +202,8 @@ pub struct Shared {
     pub resolver: Arc<dyn Resolver>,
     /// The limits.
     pub limits: Limits,
+    /// Whether anybody's events are limited.
+    pub limits_events: bool,
     /// The figures.
     pub metrics: Arc<Metrics>,
     /// Calls under way, for draining.

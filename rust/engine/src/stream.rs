@@ -14,7 +14,7 @@ use crate::mailbox::{End, Notify, Outbox, Taken};
 use crate::metrics::{DropReason, Ended};
 use crate::operation::Request;
 use crate::protocol::{self, Resume};
-use crate::quota::Accounts;
+use crate::quota::{Accounts, Seat};
 use crate::revocation::{Authorisation, Registered, Revocable, Revocation};
 use crate::security::{Refusal, Viewer};
 use crate::subscription::Subscription;
@@ -105,7 +105,7 @@ impl Stream {
         }
         let stream = Arc::new(Stream {
             engine: engine.clone(),
-            outbox: Outbox::new(engine.parts.limits.connection_queue_bytes, notify),
+            outbox: Outbox::new((&engine.parts.limits).into(), notify),
             key: key.clone(),
             framing: ask.framing,
             viewer: ask.viewer.clone(),
@@ -122,7 +122,7 @@ impl Stream {
         let started = engine.subscribe(&Start {
             request: Request { ..ask.request },
             viewer: &ask.viewer,
-            accounts: &Accounts::of(&ask.viewer, None),
+            seat: &Seat::new(Accounts::of(&ask.viewer, None), &engine.parts.quotas.subscriptions),
             id: &ask.id,
             resume: &ask.resume,
             outbox: &stream.outbox,

@@ -267,7 +267,7 @@ fn permissions_are_an_or_of_ands() {
 
 #[test]
 fn only_sources_that_both_allow_are_left() {
-    let only = |names: &[&str]| Some(Sources::Only(names.iter().map(|name| Box::from(*name)).collect()));
+    let only = |names: &[&str]| Some(Sources::Only(Arc::new(names.iter().map(|name| Box::from(*name)).collect())));
     for (declared, own, expected) in [
         (json!(null), json!(null), Some(Sources::Any)),
         (json!(["a", "b"]), json!(null), only(&["a", "b"])),

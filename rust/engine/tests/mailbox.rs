@@ -25,6 +25,7 @@ impl Notify for Bell {
 const MESSAGES: usize = 4;
 const BYTES: usize = 40;
 const TOGETHER: usize = 60;
+const CAPACITY: Capacity = Capacity { messages: MESSAGES, bytes: BYTES, together: TOGETHER };
 
 fn body(number: usize, size: usize) -> Arc<Body> {
     Arc::new(Body { json: format!("{number:0>size$}"), offset: None, made: Instant::now() })
@@ -112,14 +113,13 @@ fn overflow() -> impl Strategy<Value = Overflow> {
 }
 
 fn mailbox(id: &str, overflow: Overflow, outbox: &Arc<Outbox>, metrics: &Arc<Metrics>) -> Arc<Mailbox> {
-    let capacity = Capacity { messages: MESSAGES, bytes: BYTES, overflow };
-    Mailbox::new(id.into(), false, capacity, None, outbox.clone(), metrics.clone())
+    Mailbox::new(id.into(), false, overflow, None, outbox.clone(), metrics.clone())
 }
 
 proptest! {
     #[test]
     fn behaves_like_the_model(steps in steps(), overflow in overflow()) {
-        let outbox = Outbox::new(TOGETHER, Arc::new(Bell::default()));
+        let outbox = Outbox::new(CAPACITY, Arc::new(Bell::default()));
         let metrics = Arc::new(Metrics::default());
         let boxes = ["0", "1"].map(|id| mailbox(id, overflow, &outbox, &metrics));
         let mut model = Model::default();
@@ -188,7 +188,7 @@ proptest! {
 #[test]
 fn a_burst_wakes_its_reader_once() {
     let bell = Arc::new(Bell::default());
-    let outbox = Outbox::new(1 << 20, bell.clone());
+    let outbox = Outbox::new(Capacity { together: 1 << 20, ..CAPACITY }, bell.clone());
     let mailbox = mailbox("0", Overflow::DropOldest, &outbox, &Arc::default());
     for number in 0..3 {
         mailbox.push(body(number, 3));
@@ -204,7 +204,7 @@ fn a_burst_wakes_its_reader_once() {
 fn with_threads_nothing_is_lost_uncounted() {
     const EACH: usize = 20_000;
     for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::Latest] {
-        let outbox = Outbox::new(TOGETHER, Arc::new(Bell::default()));
+        let outbox = Outbox::new(CAPACITY, Arc::new(Bell::default()));
         let metrics = Arc::new(Metrics::default());
         let boxes = ["0", "1"].map(|id| mailbox(id, overflow, &outbox, &metrics));
         let (mut taken, mut told, mut last) = ([0usize; 2], [0u64; 2], [None; 2]);

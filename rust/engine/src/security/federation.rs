@@ -15,7 +15,7 @@ pub enum Sources {
     #[default]
     Any,
     /// These alone, sorted.
-    Only(Arc<[Box<str>]>),
+    Only(Arc<Vec<Box<str>>>),
 }
 
 /// What a field declares and a viewer is limited to, together; `None`: nothing is left, and the subscribe is refused.
@@ -63,7 +63,7 @@ mod tests {
     }
 
     fn only(names: &[&str]) -> Option<Sources> {
-        Some(Sources::Only(names.iter().map(|name| Box::from(*name)).collect()))
+        Some(Sources::Only(Arc::new(names.iter().map(|name| Box::from(*name)).collect())))
     }
 
     #[test]

@@ -33,7 +33,7 @@ from tests.security_model import (
 )
 
 #: Whether SDL guards fields by `@requiresScopes`, interfaces' fields too.
-SCOPES_DIRECTIVE = False
+SCOPES_DIRECTIVE = True
 
 KEY = UUID("c0ffee00-0000-4000-8000-00000000000a")
 #: Ids as a viewer has them; as JSON and as arguments, a UUID is its text.

@@ -30,6 +30,7 @@ from fraiseql_subs import (
     subscription,
     viewer,
 )
+from fraiseql_subs.security import Requirement
 from tests import security_model as model
 from tests.oracle import FACTOR, Chooser, cases, choosers, running, tell
 from tests.predicate_model import ABSENT, seen
@@ -148,7 +149,11 @@ def told(of: Declaration, n: int | None, tenant: Any, given: dict[str, Any], inf
 
 
 def requirement(guard: model.Guard) -> Any:
-    return requires(*guard[0]) if len(guard) == 1 else requires_any(*(one for (one,) in guard))
+    if len(guard) == 1:
+        return requires(*guard[0])
+    if all(len(alternative) == 1 for alternative in guard):
+        return requires_any(*(one for (one,) in guard))
+    return Requirement(tuple(map(tuple, guard)))  # as only SDL can write it
 
 
 def sdl_of(types: model.Types, declared: list[Declaration]) -> str:

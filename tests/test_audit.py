@@ -164,6 +164,18 @@ async def test_a_connection_that_is_not_acknowledged_in_time(init):
         await trail.has()
 
 
+async def test_a_connection_that_makes_room_for_a_newer_one():
+    with audited() as trail:
+        async with ticking(limits=Limits(max_pending_connections=1)) as (_, server):
+            async with server.client() as oldest, server.client() as newer:
+                assert (await oldest.closed())[0] == 4408
+                [entry] = await trail.has("connection_refused")
+                assert entry.reason == "max_pending_connections is reached"
+                await newer.init()
+                await trail.has("connection_accepted")
+        await trail.has()
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [("{", 4400), ({"id": "1", "type": "subscribe", "payload": {"query": "{ a }"}}, 4401), ("x" * 300_000, 1009)],

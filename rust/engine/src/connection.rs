@@ -132,7 +132,9 @@ impl Connection {
             if pending.len() > limits.max_pending_connections { pending.pop_first() } else { None }
         };
         if let Some(oldest) = oldest.and_then(|(_, oldest)| oldest.upgrade()) {
-            oldest.close(Close::INIT_TIMEOUT);
+            let mut state = oldest.state.lock();
+            oldest.refuse(&mut state, Close::INIT_TIMEOUT, None, "max_pending_connections is reached".into());
+            oldest.settle(state);
         }
         if engine.phase() != Phase::Running {
             connection.close(Close::SERVICE_RESTART);

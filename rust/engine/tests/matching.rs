@@ -869,6 +869,17 @@ fn all_else_is_typed_json() {
         (is(big), json!({"x": 18_446_744_073_709_551_615_u64}), NO),
         (is(json!({"a": 1, "b": [null]})), json!({"x": {"b": [null], "a": 1.0}}), YES),
         (is(json!([1, 2])), json!({"x": [2, 1]}), NO),
+        // Floats in which these integers would be lost.
+        (
+            json!([">", ["data", ["x"]], ["literal", 9_007_199_254_740_996.0]]),
+            json!({"x": 9_007_199_254_740_997_i64}),
+            YES,
+        ),
+        (
+            json!(["<", ["data", ["x"]], ["literal", 9_007_199_254_740_997_i64]]),
+            json!({"x": 9_007_199_254_740_996.0}),
+            YES,
+        ),
         (json!(["<", ["data", ["x"]], ["literal", "b"]]), json!({"x": "a"}), YES),
         (json!(["<", ["literal", "\u{ffff}"], ["data", ["x"]]]), json!({"x": "\u{10000}"}), YES),
         (json!(["<", ["data", ["x"]], ["literal", "b"]]), json!({"x": 1}), UNKNOWN),
@@ -1105,7 +1116,14 @@ fn conditions(groups: usize) -> Vec<Condition> {
     let shapes = [
         json!(["&", optional("==", "id", argument.clone()), optional("<", "n", json!(["literal", 3]))]),
         json!(["&", optional("==", "n", json!(["argument", "any", []])), optional("==", "id", argument.clone())]),
-        json!(["&", optional("<", "n", json!(["argument", "any", []])), optional("startswith", "n", argument.clone())]),
+        json!([
+            "&",
+            optional(">", "n", json!(["argument", "any", []])),
+            optional("<=", "n", json!(["literal", 5.5])),
+            optional("<=", "m", json!(["literal", 7])),
+            optional("<=", "n", json!(["literal", 6])),
+            optional("startswith", "n", argument.clone())
+        ]),
         optional("is_in", "at", json!(["argument", "ats", []])),
         optional("contains", "tags", argument),
     ];
@@ -1129,7 +1147,7 @@ fn filled(groups: usize) -> Index<usize> {
 
 #[test]
 fn an_event_that_matches_nothing_allocates_nothing() {
-    let data = json!({"id": 99_999_999, "n": 5.5, "at": "2030-01-01T01:00:00+01:00", "tags": ["x", 1, null]});
+    let data = json!({"id": 99_999_999, "n": 5.5, "m": 5, "at": "2030-01-01T01:00:00+01:00", "tags": ["x", 1, null]});
     let event = event("e", &data, None);
     let [few, many] = [10, 10_000].map(|groups| {
         let index = filled(groups);

@@ -335,7 +335,9 @@ fn is_nested_id(value: &Typed) -> bool {
 
 fn config() -> ProptestConfig {
     let default = ProptestConfig::default();
-    ProptestConfig { cases: default.cases.max(500), failure_persistence: None, ..default }
+    let cases = default.cases.max(500);
+    // What fails is told while somebody still waits for it.
+    ProptestConfig { cases, failure_persistence: None, max_shrink_time: 20_000, ..default }
 }
 
 proptest! {

@@ -21,6 +21,20 @@ bench *arguments:
     .venv/bin/maturin develop --release --locked --quiet
     .venv/bin/pytest benchmarks --benchmark-enable --benchmark-only {{ arguments }}
 
+# Feed the engine what nobody would send it: `just fuzz`, `just fuzz json 60` (needs a nightly compiler and cargo-fuzz)
+fuzz targets='admission json protocol' seconds='600':
+    @cargo +nightly fuzz --version >/dev/null || { echo 'First: rustup toolchain install nightly && cargo install --locked cargo-fuzz@0.13.2'; exit 1; }
+    for one in {{ targets }}; do \
+        mkdir -p target/fuzz/found/$one && \
+        cargo +nightly fuzz run --fuzz-dir rust/fuzz --target-dir target/fuzz $one target/fuzz/found/$one rust/fuzz/corpus/$one -- \
+            -dict=rust/fuzz/dictionaries/$one.dict -max_total_time={{ seconds }} -timeout=20 || exit 1; \
+    done
+
+# Change the engine in one place at a time, and see whether a test notices; takes hours (needs cargo-mutants)
+mutants *arguments:
+    @cargo mutants --version >/dev/null || { echo 'First: cargo install --locked cargo-mutants@27.1.0'; exit 1; }
+    cargo mutants --config rust/mutants.toml --package fraiseql-subs-engine --output target {{ arguments }}
+
 # Format all sources
 format:
     cargo fmt --all

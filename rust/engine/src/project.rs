@@ -563,7 +563,7 @@ mod tests {
             [
                 "[order,items] Expected Iterable, but did not find one for field 'Order.items'.",
                 "[order,customer] Expected value of type 'Customer' but got: 'x'.",
-                "[order,owner] Expected value of type 'User' but got: []."
+                "[order,owner] Expected value of type 'User' but got: [...]."
             ]
         );
     }

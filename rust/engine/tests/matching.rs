@@ -1124,7 +1124,13 @@ fn conditions(groups: usize) -> Vec<Condition> {
             optional("<=", "n", json!(["literal", 5.5])),
             optional("<=", "m", json!(["literal", 7])),
             optional("<=", "n", json!(["literal", 6])),
-            optional("startswith", "n", argument.clone())
+            json!([
+                "|",
+                optional("==", "m", json!(["literal", 4])),
+                optional("==", "n", json!(["literal", 4])),
+                optional("==", "n", json!(["literal", 4.5])),
+                optional("startswith", "n", argument.clone())
+            ])
         ]),
         optional("is_in", "at", json!(["argument", "ats", []])),
         optional("contains", "tags", argument),

@@ -326,6 +326,21 @@ fn one_plan_for_all_who_differ_in_root_arguments() {
     refused(admit(&documents, other, "{}", &[]));
 }
 
+/// Keys of dropped plans are let go together, once they have doubled what is in use: one by one it would take ever longer.
+#[test]
+fn dropped_plans_are_let_go_together() {
+    let documents = documents(SDL);
+    let query = "subscription($cur: String) { order { total(in: $cur) } }";
+    let ask = |cur: String| subscription(&documents, query, &format!("{{\"cur\": \"{cur}\"}}"), &[]).plan;
+    let keys = || documents.documents.cache.lock().by_text[query].1.plans.lock().by_key.len();
+    (0..50).for_each(|at| drop(ask(format!("few{at}"))));
+    assert_eq!(keys(), 50);
+    let held: Vec<_> = (0..400).map(|at| ask(format!("held{at}"))).collect();
+    assert_eq!(keys(), held.len());
+    (0..100).for_each(|at| drop(ask(format!("more{at}"))));
+    assert_eq!(keys(), held.len() + 100);
+}
+
 #[test]
 fn plans_that_nobody_holds_leave_no_memory() {
     let documents = documents(SDL);

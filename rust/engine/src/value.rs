@@ -307,11 +307,8 @@ impl Ord for Decimal {
             }
         };
         let magnitude = || (self.point, &self.digits).cmp(&(other.point, &other.digits));
-        sign(self).cmp(&sign(other)).then_with(|| match sign(self) {
-            0 => std::cmp::Ordering::Equal,
-            1 => magnitude(),
-            _ => magnitude().reverse(),
-        })
+        let within = || if self.negative { magnitude().reverse() } else { magnitude() };
+        sign(self).cmp(&sign(other)).then_with(within)
     }
 }
 

@@ -11,7 +11,7 @@ use fraiseql_subs_engine::operation::{Operation, Request};
 use fraiseql_subs_engine::resolver::ClassKey;
 use fraiseql_subs_engine::schema::{Schema, SchemaInput};
 use fraiseql_subs_engine::security::Viewer;
-use fraiseql_subs_engine::value::{Value, number as number_of, write_string};
+use fraiseql_subs_engine::value::{Decimal, Value, number as number_of, write_string};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -214,11 +214,16 @@ fn numbers_are_told_apart_and_have_an_order() {
         for (other_at, other) in numbers.iter().enumerate() {
             assert_eq!(one == other, at == other_at, "{one:?} {other:?}");
             assert_eq!(one.canonical() == other.canonical(), at == other_at, "{one:?} {other:?}");
-            assert_eq!(one.as_decimal().cmp(&other.as_decimal()), at.cmp(&other_at), "{one:?} {other:?}");
+            let (left, right) = (one.as_decimal().unwrap(), other.as_decimal().unwrap());
+            let order = at.cmp(&other_at);
+            assert_eq!((left.cmp(&right), left.partial_cmp(&right)), (order, Some(order)), "{one:?} {other:?}");
         }
     }
     let canonical = ["-0.0", "1.50e1", "1e39", "1e40", "-1e-3"].map(|text| number_of(text).canonical());
     assert_eq!(canonical, ["0", "15", &format!("1{}", "0".repeat(39)), "0.1e41", "-0.1e-2"]);
+    for text in ["", "-", "--1", "+1", ".5", "e5", "1x", "0x1", "1.x"] {
+        assert_eq!(Decimal::parse(text), None, "{text}");
+    }
 }
 
 // ---- Who shares a call ----------------------------------------------------------------------------------------------------

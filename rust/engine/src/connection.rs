@@ -153,7 +153,10 @@ impl Connection {
     pub fn answered(self: &Arc<Self>, number: u64, answer: Answer) {
         let mut state = self.state.lock();
         if number == authority::INIT {
-            self.authenticated(&mut state, answer);
+            // A second answer would put somebody else in the first one's place.
+            if state.viewer.is_none() {
+                self.authenticated(&mut state, answer);
+            }
         } else if state.protocol.is_refreshing(number) {
             self.refreshed(&mut state, number, answer);
         }

@@ -8,13 +8,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fraiseql_subs_engine::admission::{Admission, Admitted, Explanation, Gate};
 use fraiseql_subs_engine::error::Rejection;
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::schema::{Schema, SchemaInput};
 use fraiseql_subs_engine::security::federation::Sources;
 use fraiseql_subs_engine::security::{Module, Refusal, Viewer};
 use fraiseql_subs_engine::value::Value;
+use limits::limits;
 use serde_json::{Value as Json, json};
+
+#[path = "common/limits.rs"]
+mod limits;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
@@ -40,20 +43,8 @@ fn build(declared: &Json, multi_tenant: bool) -> Result<Gate, String> {
         requires: serde_json::from_value(json!({"Thing.secret": [["secrets"]]})).unwrap(),
         ..SchemaInput::default()
     };
-    let limits: Limits = serde_json::from_value(json!({
-        "max_connections": 1, "max_connections_per_user": null, "max_connections_per_tenant": null,
-        "max_pending_connections": 1, "max_subscriptions_per_connection": 1, "max_subscriptions_per_user": null,
-        "max_subscriptions_per_tenant": null, "max_message_bytes": 1, "max_query_bytes": 1000,
-        "max_query_tokens": 200, "max_query_depth": 20, "max_query_fields": 100, "max_query_aliases": 30,
-        "connection_init_timeout": 1, "ping_interval": 1, "pong_timeout": 1, "subscribes_per_second": null,
-        "burst": 1, "events_per_second_per_subscription": null, "events_per_second_per_user": null,
-        "max_event_bytes": 1, "queue_messages": 1, "queue_bytes": 1, "connection_queue_bytes": 1,
-        "overflow": "disconnect", "max_result_bytes": 1, "resolver_concurrency": 1, "resolver_threads": 1,
-        "drain_timeout": 1, "resolver_timeout": 1,
-    }))
-    .unwrap();
     let schema = Schema::build(input).map_err(|error| error.to_string())?;
-    Ok(Gate::new(schema, &limits, multi_tenant))
+    Ok(Gate::new(schema, &limits(), multi_tenant))
 }
 
 fn gate(declared: &Json) -> Gate {

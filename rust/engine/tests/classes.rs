@@ -4,16 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use cases::config;
 use chrono::DateTime;
 use fraiseql_subs_engine::admission::{Admitted, Gate};
-use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operation::{Operation, Request};
 use fraiseql_subs_engine::resolver::ClassKey;
 use fraiseql_subs_engine::schema::{Schema, SchemaInput};
 use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::value::{Decimal, Value, number as number_of, write_string};
+use limits::limits;
 use proptest::prelude::*;
 use serde_json::json;
+
+#[path = "common/cases.rs"]
+mod cases;
+#[path = "common/limits.rs"]
+mod limits;
 
 const SDL: &str = r#"
     type Subscription {
@@ -42,19 +48,7 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
 });
 
 fn gate() -> Gate {
-    let limits: Limits = serde_json::from_value(json!({
-        "max_connections": 1, "max_connections_per_user": null, "max_connections_per_tenant": null,
-        "max_pending_connections": 1, "max_subscriptions_per_connection": 1, "max_subscriptions_per_user": null,
-        "max_subscriptions_per_tenant": null, "max_message_bytes": 1, "max_query_bytes": 65536,
-        "max_query_tokens": 2000, "max_query_depth": 20, "max_query_fields": 1000, "max_query_aliases": 30,
-        "connection_init_timeout": 1, "ping_interval": 1, "pong_timeout": 1, "subscribes_per_second": null,
-        "burst": 1, "events_per_second_per_subscription": null, "events_per_second_per_user": null,
-        "max_event_bytes": 1, "queue_messages": 1, "queue_bytes": 1, "connection_queue_bytes": 1,
-        "overflow": "disconnect", "max_result_bytes": 1, "resolver_concurrency": 1, "resolver_threads": 1,
-        "drain_timeout": 1, "resolver_timeout": 1,
-    }))
-    .unwrap();
-    Gate::new(Arc::clone(&SCHEMA), &limits, false)
+    Gate::new(Arc::clone(&SCHEMA), &limits(), false)
 }
 
 fn viewer(key: &str, held: &[&str]) -> Arc<Viewer> {
@@ -375,13 +369,6 @@ impl Asked {
 
 fn is_nested_id(value: &Typed) -> bool {
     matches!(value, Typed::Object(members) if members.contains_key("c"))
-}
-
-fn config() -> ProptestConfig {
-    let default = ProptestConfig::default();
-    let cases = default.cases.max(500);
-    // What fails is told while somebody still waits for it.
-    ProptestConfig { cases, failure_persistence: None, max_shrink_time: 20_000, ..default }
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use cases::config;
 use chrono::DateTime;
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::index::{Condition, Index, Verdict, Withheld};
@@ -14,6 +15,9 @@ use fraiseql_subs_engine::security::federation::{Sources, intersect};
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+
+#[path = "common/cases.rs"]
+mod cases;
 
 // ---- What stands around a predicate --------------------------------------------------------------------------------------
 
@@ -570,13 +574,6 @@ fn sources() -> impl Strategy<Value = Option<Vec<String>>> {
 
 fn source() -> impl Strategy<Value = Option<String>> {
     prop::option::of(prop::sample::select(vec!["a".to_owned(), "b".to_owned(), String::new()]))
-}
-
-fn config() -> ProptestConfig {
-    let default = ProptestConfig::default();
-    let cases = default.cases.max(500);
-    // What fails is told while somebody still waits for it.
-    ProptestConfig { cases, failure_persistence: None, max_shrink_time: 20_000, ..default }
 }
 
 proptest! {

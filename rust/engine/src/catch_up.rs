@@ -10,7 +10,7 @@ use crate::admission::Admission;
 use crate::bus::BusError;
 use crate::engine::Engine;
 use crate::error::Rejection;
-use crate::event::{Event, Offset};
+use crate::event::{Event, Position};
 use crate::group;
 use crate::index::Verdict;
 use crate::mailbox::End;
@@ -31,11 +31,11 @@ pub(crate) fn start(
     engine: &Arc<Engine>,
     subscription: &Arc<Subscription>,
     ticket: Ticket,
-    offset: Offset,
+    after: Position,
 ) -> Result<(), Rejection> {
     let hold = Hold { engine: engine.clone(), channel: ticket.channel.clone() };
     let first = {
-        let mut reading = engine.parts.bus.read(&ticket.admission.operation.channel, offset, PAGE);
+        let mut reading = engine.parts.bus.read(&ticket.admission.operation.channel, after, PAGE);
         reading.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     };
     if let Poll::Ready(Err(error)) = first {
@@ -44,7 +44,7 @@ pub(crate) fn start(
     let subscription_of_task = subscription.clone();
     let task = engine.runtime.spawn(async move {
         let subscription = subscription_of_task;
-        if let Err(error) = run(&hold.engine, &subscription, &ticket, offset).await {
+        if let Err(error) = run(&hold.engine, &subscription, &ticket, after).await {
             let [error] = &Rejection::from(error).errors()[..] else {
                 return;
             };
@@ -71,16 +71,16 @@ async fn run(
     engine: &Arc<Engine>,
     subscription: &Arc<Subscription>,
     ticket: &Ticket,
-    mut cursor: Offset,
+    mut cursor: Position,
 ) -> Result<(), BusError> {
     let mailbox = &subscription.mailbox;
     loop {
-        let page = engine.parts.bus.read(&ticket.admission.operation.channel, cursor, PAGE).await?;
-        if page.is_empty() && subscription.join(ticket, Some(cursor)) {
+        let page = engine.parts.bus.read(&ticket.admission.operation.channel, cursor, PAGE).await?.events;
+        if page.is_empty() && subscription.join(ticket, Some(cursor.offset)) {
             return Ok(());
         }
         for event in page {
-            cursor = event.offset;
+            cursor = event.position;
             if is_for(engine, ticket, &event) {
                 mailbox.room(AHEAD).await;
                 if mailbox.is_over() {
@@ -107,7 +107,7 @@ fn is_for(engine: &Engine, ticket: &Ticket, event: &Event) -> bool {
 async fn replay(engine: &Arc<Engine>, subscription: &Arc<Subscription>, ticket: &Ticket, event: Arc<Event>) {
     let Admission { operation, viewer, .. } = &ticket.admission;
     let shared = &engine.shared;
-    let offset = Some(event.offset);
+    let offset = Some(event.position);
     let result = if operation.field.declaration.kind == Kind::Passthrough {
         group::result(&operation.plan, Source::Passthrough(&event.data), offset, shared)
     } else {
@@ -130,7 +130,9 @@ impl From<BusError> for Rejection {
     fn from(error: BusError) -> Rejection {
         match error {
             BusError::HistoryLost => Rejection::HistoryLost,
-            BusError::Unavailable(reason) | BusError::Unknown(reason) => Rejection::BusUnavailable(reason),
+            BusError::Unavailable(reason) | BusError::Unknown(reason) | BusError::Refused(reason) => {
+                Rejection::BusUnavailable(reason)
+            }
         }
     }
 }

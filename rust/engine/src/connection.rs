@@ -13,7 +13,6 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::audit;
-use crate::bus::Position;
 use crate::engine::{Engine, Phase, Start, Started};
 use crate::error::{Rejection, errors_json};
 use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
@@ -334,7 +333,7 @@ impl Connection {
         let end = match taken {
             Taken::Next { body, dropped, gap } => {
                 self.engine.parts.metrics.events_delivered.inc();
-                let extensions = extensions(&self.engine, mailbox, &body, dropped, gap);
+                let extensions = extensions(mailbox, &body, dropped, gap);
                 return Some(protocol::next(&mailbox.id, &body.json, extensions.as_deref()));
             }
             Taken::End(end) => end,
@@ -435,11 +434,8 @@ impl Timed for Connection {
 }
 
 /// What a message says beside its result.
-pub(crate) fn extensions(engine: &Engine, mailbox: &Mailbox, body: &Body, dropped: u64, gap: bool) -> Option<String> {
-    let position = match (mailbox.event_ids, body.offset, engine.position()) {
-        (true, Some(offset), Some(end)) => Some(Position { offset, ..end }),
-        _ => None,
-    };
+pub(crate) fn extensions(mailbox: &Mailbox, body: &Body, dropped: u64, gap: bool) -> Option<String> {
+    let position = body.position.filter(|_| mailbox.event_ids);
     if dropped == 0 && !gap && position.is_none() {
         return None;
     }

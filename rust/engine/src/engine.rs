@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 
 use crate::admission::{Admitted, Gate};
 use crate::audit::{self, Audit};
-use crate::bus::{BusError, EventBus, Position, Published, Receiver};
+use crate::bus::{BusError, EventBus, Published, Receiver};
 use crate::catch_up;
 use crate::connection::Connection;
 use crate::error::{Rejection, code};
-use crate::event::{Event, Offset};
+use crate::event::{Event, Position};
 use crate::limits::Limits;
 use crate::mailbox::{Mailbox, Outbox};
 use crate::metrics::{Ended, Metrics};
@@ -206,7 +206,7 @@ impl Engine {
 
     /// Connects the bus and starts the timers.
     pub async fn start(self: &Arc<Self>) -> Result<(), BusError> {
-        self.parts.bus.connect(self.clone()).await?;
+        self.parts.bus.connect(Some(self.clone())).await?;
         let (timers, quotas) = (self.timers.clone(), self.parts.quotas.clone());
         let timers = self.runtime.spawn(async move { tokio::join!(timers.run(), quotas.run()) });
         *self.timer_task.lock() = Some(timers.abort_handle());
@@ -340,14 +340,14 @@ impl Engine {
     }
 
     /// The offset that a resume begins after.
-    fn resume_from(&self, resume: &Resume) -> Result<Option<Offset>, Rejection> {
+    fn resume_from(&self, resume: &Resume) -> Result<Option<Position>, Rejection> {
         if *resume == Resume::No {
             return Ok(None);
         }
         let end = self.position().ok_or(Rejection::ResumeUnavailable)?;
         let Resume::After(token) = resume else { return Ok(None) };
         match Position::parse(token) {
-            Some(position) if position.epoch == end.epoch && position.offset <= end.offset => Ok(Some(position.offset)),
+            Some(position) if position.epoch == end.epoch && position.offset <= end.offset => Ok(Some(position)),
             _ => Err(Rejection::HistoryLost),
         }
     }
@@ -474,6 +474,10 @@ impl Receiver for Engine {
     fn revoke(&self, revocation: &Arc<Revocation>) {
         self.revoke_here(revocation);
     }
+
+    fn skip(&self, _channel: &str, _reason: &str) {}
+
+    fn warn(&self, _text: String) {}
 
     fn gap(&self, channel: &str) {
         if let Some(channel) = self.channels.find(channel) {

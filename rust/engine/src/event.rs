@@ -15,8 +15,32 @@ pub enum Audience {
     All,
 }
 
-/// Where an event stands in its bus: later events of a channel have greater offsets.
+/// Where an event stands in its bus: later events have greater offsets.
 pub type Offset = u64;
+
+/// A moment of a bus: what was published up to it is behind, what came later is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The life of the bus within which offsets are comparable.
+    pub epoch: u64,
+    /// The offset of the last event that is behind.
+    pub offset: Offset,
+}
+
+impl Position {
+    /// The opaque token that clients keep.
+    pub fn token(self) -> String {
+        format!("{:016x}{:016x}", self.epoch, self.offset)
+    }
+
+    /// Reads a token.
+    pub fn parse(token: &str) -> Option<Position> {
+        let valid = token.len() == 32 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let part = |range| u64::from_str_radix(token.get(range)?, 16).ok();
+        valid.then_some(())?;
+        Some(Position { epoch: part(0..16)?, offset: part(16..32)? })
+    }
+}
 
 /// One event as the bus delivers it.
 #[derive(Debug)]
@@ -35,12 +59,12 @@ pub struct Event {
     pub published_at: DateTime<Utc>,
     /// The payload: an object.
     pub data: Value,
-    /// The length of `data` as compact JSON, in bytes.
+    /// The length of `data` as JSON, in bytes.
     pub size: usize,
     /// The old image, for predicates alone: functions never see it.
     pub previous: Option<Value>,
-    /// Where it stands in its bus.
-    pub offset: Offset,
+    /// Where it stands in its bus, which sets it.
+    pub position: Position,
 }
 
 impl Event {

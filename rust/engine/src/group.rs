@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use crate::error::{GraphQLError, code, errors_json};
-use crate::event::{Event, Offset};
+use crate::event::{Event, Position};
 use crate::index::Condition;
 use crate::mailbox::{Body, Mailbox};
 use crate::metrics::{DropReason, Metrics};
@@ -127,7 +127,7 @@ impl Group {
         mut visit: impl FnMut(&Arc<Plan>, &Arc<Mailbox>),
     ) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
-            for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.offset)) {
+            for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan, mailbox);
             }
             class.forget(event);
@@ -142,7 +142,7 @@ impl Group {
     /// The plans of a resolve class's members.
     pub fn each_plan(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, mut visit: impl FnMut(&Arc<Plan>)) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
-            if class.members.iter().any(|mailbox| mailbox.hears(event.offset)) {
+            if class.members.iter().any(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan);
             }
         }
@@ -152,7 +152,7 @@ impl Group {
 impl Class {
     fn deliver(&self, event: &Event, results: &mut Results<'_>) {
         let mut result = None;
-        for mailbox in self.members.iter().filter(|mailbox| mailbox.hears(event.offset)) {
+        for mailbox in self.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)) {
             // Projected when the first member wants it: a class whose members all came later costs nothing.
             let result = result.get_or_insert_with(|| results.of(&self.plan));
             result.push_to(mailbox, &results.shared.metrics);
@@ -170,7 +170,7 @@ impl Class {
     /// Asks the rate of each member, before any work is done for it; returns whether one of them hears of the event.
     fn admit(&self, event: &Event) -> bool {
         // Every member is asked, whatever the others are told.
-        let heard = self.members.iter().filter(|mailbox| mailbox.admit(event.offset)).count();
+        let heard = self.members.iter().filter(|mailbox| mailbox.admit(event.position.offset)).count();
         if heard == 0 {
             self.forget(event);
         }
@@ -179,7 +179,7 @@ impl Class {
 
     /// The event is through.
     fn forget(&self, event: &Event) {
-        self.members.iter().for_each(|mailbox| mailbox.forget(event.offset));
+        self.members.iter().for_each(|mailbox| mailbox.forget(event.position.offset));
     }
 }
 
@@ -201,7 +201,7 @@ impl<'a> Results<'a> {
         if let Some((_, result)) = self.done.iter().find(|(known, _)| *known == Arc::as_ptr(plan)) {
             return result.clone();
         }
-        let result = result(plan, self.source, Some(self.event.offset), self.shared);
+        let result = result(plan, self.source, Some(self.event.position), self.shared);
         self.done.push((Arc::as_ptr(plan), result.clone()));
         result
     }
@@ -235,12 +235,12 @@ impl ProjectedResult {
 }
 
 /// Projects a result; one that is too large becomes an error.
-pub fn result(plan: &Plan, source: Source<'_>, offset: Option<Offset>, shared: &Shared) -> ProjectedResult {
+pub fn result(plan: &Plan, source: Source<'_>, position: Option<Position>, shared: &Shared) -> ProjectedResult {
     let projected = project(plan, source, shared.limits.max_result_bytes);
     let too_large = projected.is_err();
     let json = projected.unwrap_or_else(|_| {
         let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
         format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
     });
-    ProjectedResult { body: Arc::new(Body { json, offset, made: Instant::now() }), too_large }
+    ProjectedResult { body: Arc::new(Body { json, position, made: Instant::now() }), too_large }
 }

@@ -22,7 +22,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::error::GraphQLError;
-use crate::event::Offset;
+use crate::event::{Offset, Position};
 use crate::limits::{Limits, Overflow};
 use crate::metrics::{DropReason, Metrics, Queued};
 use crate::quota::EventRate;
@@ -33,7 +33,7 @@ pub struct Body {
     /// The ExecutionResult as JSON text; it ends with `}`.
     pub json: String,
     /// The event that it stems from, where there is one.
-    pub offset: Option<Offset>,
+    pub position: Option<Position>,
     /// When it was made.
     pub made: Instant,
 }

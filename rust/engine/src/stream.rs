@@ -188,7 +188,7 @@ impl Stream {
         let (how, delivery) = match taken {
             Taken::Next { body, dropped, gap } => {
                 self.engine.parts.metrics.events_delivered.inc();
-                let extensions = extensions(&self.engine, &mailbox, &body, dropped, gap);
+                let extensions = extensions(&mailbox, &body, dropped, gap);
                 return Some(Delivery::Message(match self.framing {
                     Framing::Next => protocol::next(&mailbox.id, &body.json, extensions.as_deref()),
                     Framing::Result => protocol::result(&body.json, extensions.as_deref()),

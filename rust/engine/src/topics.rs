@@ -67,7 +67,7 @@ impl Channels {
                         .or_insert_with(|| Arc::new(Channel { name: name.clone(), state: Mutex::default() }))
                         .value()
                         .clone();
-                    self.bus.watch(&name);
+                    drop(self.bus.watch(&name));
                     channel
                 }
             };
@@ -104,7 +104,7 @@ impl Channel {
         let mut calls = FxHashMap::default();
         let mut results = Results::new(event, Source::Passthrough(&event.data), shared);
         let mut state = self.state.lock();
-        state.delivered = event.offset;
+        state.delivered = event.position.offset;
         let mut withheld = Withheld::default();
         let mut visit = |topic: &Topic| {
             withheld += topic.index.matches(event, |group: &Arc<Group>| {

@@ -348,7 +348,7 @@ fn event(data: &Json) -> Event {
         data: value(data),
         size: 0,
         previous: None,
-        offset: 0,
+        position: fraiseql_subs_engine::event::Position::default(),
     }
 }
 

@@ -46,7 +46,7 @@ fn event(event_type: &str, data: &Json, previous: Option<&Json>) -> Event {
         data: value(data),
         size: 0,
         previous: previous.map(value),
-        offset: 0,
+        position: fraiseql_subs_engine::event::Position::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use fraiseql_subs_engine::audit::{self, Record, Writer};
 use fraiseql_subs_engine::bus::{BusError, EventBus, MemoryBus, Published};
 use fraiseql_subs_engine::connection::Offer;
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
-use fraiseql_subs_engine::event::{Audience, Event};
+use fraiseql_subs_engine::event::{Audience, Event, Position};
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::revocation::Revocation;
@@ -475,7 +475,7 @@ fn event(
         data,
         size,
         previous,
-        offset: 0,
+        position: Position::default(),
     })
 }
 

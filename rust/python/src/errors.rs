@@ -32,6 +32,7 @@ pub(crate) fn schema(py: Python<'_>, error: &SchemaError) -> PyErr {
 
 pub(crate) fn bus(py: Python<'_>, error: &BusError) -> PyErr {
     let name = match error {
+        BusError::Refused(reason) => return PyValueError::new_err(reason.clone()),
         BusError::Unavailable(_) => "BusUnavailable",
         BusError::Unknown(_) => "PublishUnknown",
         BusError::HistoryLost => "HistoryLost",

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::{BoxFuture, BusError, EventBus, Position, Published, Receiver, Status};
-use crate::event::{Event, Offset};
+use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched};
+use crate::event::{Event, Offset, Position};
 use crate::revocation::Revocation;
 
 /// Events of this process, with an optional history for each channel.
@@ -39,11 +40,26 @@ impl MemoryBus {
         let (_, epoch) = uuid::Uuid::now_v7().as_u64_pair();
         MemoryBus { history, epoch, state: Mutex::default() }
     }
+
+    fn page(&self, channel: &str, after: Position, limit: usize) -> Result<Page, BusError> {
+        let state = self.state.lock();
+        let history = state.channels.get(channel);
+        let trimmed = history.map_or(0, |history| history.trimmed);
+        if after.epoch != self.epoch || after.offset > state.end || after.offset < trimmed {
+            return Err(BusError::HistoryLost);
+        }
+        let events: Vec<_> = history.map_or_else(Vec::new, |History { events, .. }| {
+            let from = events.partition_point(|event| event.position.offset <= after.offset);
+            events.range(from..).take(limit).cloned().collect()
+        });
+        let last = events.last().filter(|_| events.len() == limit);
+        Ok(Page { through: last.map_or(state.end, |event| event.position.offset), events })
+    }
 }
 
 impl EventBus for MemoryBus {
-    fn connect(&self, receiver: Arc<dyn Receiver>) -> BoxFuture<'_, Result<(), BusError>> {
-        self.state.lock().receiver = Some(receiver);
+    fn connect(&self, receiver: Option<Arc<dyn Receiver>>) -> BoxFuture<'_, Result<(), BusError>> {
+        self.state.lock().receiver = receiver;
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -57,13 +73,14 @@ impl EventBus for MemoryBus {
         let mut state = self.state.lock();
         for mut event in events {
             state.end += 1;
-            event.offset = state.end;
+            event.position = Position { epoch: self.epoch, offset: state.end };
             let event = Arc::new(event);
             if self.history > 0 {
                 let history = state.channels.entry(event.channel.clone()).or_default();
                 history.events.push_back(event.clone());
                 if history.events.len() > self.history {
-                    history.trimmed = history.events.pop_front().map_or(history.trimmed, |oldest| oldest.offset);
+                    history.trimmed =
+                        history.events.pop_front().map_or(history.trimmed, |oldest| oldest.position.offset);
                 }
             }
             if let Some(receiver) = &state.receiver {
@@ -78,7 +95,9 @@ impl EventBus for MemoryBus {
         Published::Now
     }
 
-    fn watch(&self, _channel: &Arc<str>) {}
+    fn watch(&self, _channel: &Arc<str>) -> Watched {
+        Watched::Now(0)
+    }
 
     fn unwatch(&self, _channel: &Arc<str>) {}
 
@@ -86,25 +105,15 @@ impl EventBus for MemoryBus {
         (self.history > 0).then(|| Position { epoch: self.epoch, offset: self.state.lock().end })
     }
 
-    fn read<'a>(
-        &'a self,
-        channel: &'a str,
-        after: Offset,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<Arc<Event>>, BusError>> {
-        let state = self.state.lock();
-        let page = match state.channels.get(channel) {
-            Some(history) if after < history.trimmed => Err(BusError::HistoryLost),
-            Some(history) => {
-                let from = history.events.partition_point(|event| event.offset <= after);
-                Ok(history.events.range(from..).take(limit).cloned().collect())
-            }
-            None => Ok(Vec::new()),
-        };
-        Box::pin(std::future::ready(page))
+    fn read<'a>(&'a self, channel: &'a str, after: Position, limit: usize) -> BoxFuture<'a, Result<Page, BusError>> {
+        Box::pin(std::future::ready(self.page(channel, after, limit)))
     }
 
     fn status(&self) -> Status {
-        Status { kind: "memory", connected: true, last_error: None }
+        Status { kind: "memory", connected: true, last_error: None, reconnects: 0, lag: Some(Duration::ZERO) }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::ZERO
     }
 }

@@ -80,6 +80,7 @@ class SubscriptionManager:
             mask=mask,
             nested=schema.nested,
             audit=audit.write,
+            warn=logger.warning,
         )
         self._process = os.getpid()
         self._entries = 0
@@ -165,11 +166,13 @@ class SubscriptionManager:
             ValueError: NaN, NUL, a lone surrogate, an empty channel, more than `max_event_bytes`, or no tenant where
                 `multi_tenant` asks for one.
             NotRunning: The manager is not entered.
+            BusUnavailable: The bus is away; nothing was accepted.
+            PublishUnknown: No answer came within `publish_timeout`: the event was accepted once, or not at all.
         """
         tenant = _tenant(tenant_id)
-        while (event_id := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
+        while (published := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
             await self._attend()
-        return event_id
+        return published if isinstance(published, str) else await published
 
     async def publish_events(self, events: Iterable[Event]) -> list[str]:
         """Publishes several events, all or none, in one round trip; see `publish_event`.
@@ -183,9 +186,9 @@ class SubscriptionManager:
         given = [
             (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source) for event in events
         ]
-        while (ids := self._core.publish_many(given)) is None:
+        while (published := self._core.publish_many(given)) is None:
             await self._attend()
-        return ids
+        return published if isinstance(published, list) else await published
 
     async def _attend(self) -> None:
         """Lets this loop's functions and readers run, which had no turn for many events."""
@@ -211,7 +214,9 @@ class SubscriptionManager:
         source: str | None = None,
         previous: Mapping[str, Any] | bytes | str | None = None,
     ) -> str:
-        """Publishes an event from a thread that runs no event loop; see `publish_event`.
+        """Publishes an event from a thread that runs no event loop, as in Celery or Django; see `publish_event`.
+
+        Where the manager is not entered, the first call connects, and `close` ends that.
 
         Raises:
             RuntimeError: This thread runs an event loop, which this call would block; or the manager is not entered,
@@ -224,9 +229,13 @@ class SubscriptionManager:
         else:
             raise RuntimeError("publish_event_sync blocks, and this thread runs an event loop: await publish_event")
         tenant = _tenant(tenant_id)
-        while (event_id := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
+        while (event_id := self._core.publish_sync(event_type, channel, data, tenant, source, previous)) is None:
             self._core.attended()  # the loop does not run: there is nobody to let go first
         return event_id
+
+    def close(self) -> None:
+        """Ends the connection that `publish_event_sync` has made; the next call makes another."""
+        self._core.close()
 
     # ---- subscriptions ----
 

@@ -51,6 +51,7 @@ class Core:
         mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
         nested: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
         audit: Callable[[str, str, str | None, str | None, str | None, int], None],
+        warn: Callable[[str], None],
     ) -> Core: ...
     def start(self) -> Future[None]:
         """Begins a run on the running loop; done when the bus is connected.
@@ -76,18 +77,36 @@ class Core:
         tenant_id: str | bool | None,
         source: str | None,
         previous: Mapping[str, Any] | bytes | str | None,
-    ) -> str | None:
-        """Publishes an event and returns its id; `None`: nothing was done yet, let the loop run and try again.
+    ) -> str | Future[str] | None:
+        """Publishes an event; gives its id, at once or when the bus has accepted it.
+
+        `None`: nothing was done yet, let the loop run and try again.
 
         Raises:
             TypeError: A value has no JSON form; the text names its path.
             ValueError: The event is refused.
             NotRunning: There is no run.
+            BusUnavailable: Nothing was accepted.
+            PublishUnknown: It may have been accepted, once.
         """
+
+    def publish_sync(
+        self,
+        event_type: str,
+        channel: str,
+        data: Mapping[str, Any] | bytes | str,
+        tenant_id: str | bool | None,
+        source: str | None,
+        previous: Mapping[str, Any] | bytes | str | None,
+    ) -> str | None:
+        """The same for a thread that runs no event loop: it waits, and connects where there is no run."""
+
+    def close(self) -> None:
+        """Ends what `publish_sync` has connected."""
 
     def publish_many(
         self, events: Sequence[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
-    ) -> list[str] | None:
+    ) -> list[str] | Future[list[str]] | None:
         """Publishes all of these events or none; `None` as with `publish`."""
 
     def is_unattended(self) -> bool:

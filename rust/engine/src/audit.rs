@@ -63,10 +63,12 @@ pub struct Record {
     pub suppressed: u64,
 }
 
-/// Takes records. It is called under locks: it must neither block nor call back.
+/// Takes records and warnings. It is called under locks: it must neither block nor call back.
 pub trait Writer: Send + Sync {
     /// One record.
     fn write(&self, record: Record);
+    /// What an operator should read beside the trail. Whoever warns sees to it that it is not often.
+    fn warn(&self, text: String);
 }
 
 /// Writes records, within their rates.
@@ -79,6 +81,11 @@ impl Audit {
     /// An audit trail that goes there.
     pub fn new(writer: Arc<dyn Writer>) -> Audit {
         Audit { writer, rates: KINDS.map(|_| (Rate::new(PER_SECOND, BURST), AtomicU64::new(0))) }
+    }
+
+    /// Warns the operator.
+    pub fn warn(&self, text: String) {
+        self.writer.warn(text);
     }
 
     /// Notes what happened to a viewer, as far as he is known.

@@ -78,12 +78,37 @@ impl Parts {
         }
     }
 
+    /// Publishes all of these events or none on one of the buses of this manager.
+    pub fn publish(&self, bus: &Arc<dyn EventBus>, events: Vec<Event>) -> Result<Published, PublishError> {
+        for event in &events {
+            self.check(event)?;
+            if !tenant::decide_event(self.gate.multi_tenant, &event.audience).is_allowed() {
+                let reason = "multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS";
+                return Err(PublishError::Invalid(reason.to_owned()));
+            }
+        }
+        let (count, metrics) = (events.len() as u64, self.metrics.clone());
+        Ok(match bus.publish(events) {
+            Published::Now => {
+                metrics.events_published.inc_by(count);
+                Published::Now
+            }
+            Published::Later(accepted) => Published::Later(Box::pin(async move {
+                accepted.await?;
+                metrics.events_published.inc_by(count);
+                Ok(())
+            })),
+        })
+    }
+
     /// Whether an event may be published, whosever it is.
     pub fn check(&self, event: &Event) -> Result<(), PublishError> {
         let most = self.limits.max_event_bytes;
         let previous = event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
         let problem = if event.channel.is_empty() {
             "channel must not be empty".to_owned()
+        } else if event.channel.contains(char::is_control) {
+            "channel must not hold control characters".to_owned()
         } else if event.event_type.is_empty() {
             "event_type must not be empty".to_owned()
         } else if event.size > most || previous > most {
@@ -231,26 +256,12 @@ impl Engine {
 
     // ---- the way of an event ----
 
-    /// Publishes all of these events or none; their ids are in order.
-    pub fn publish(&self, events: Vec<Event>) -> Result<(Vec<Box<str>>, Published), PublishError> {
+    /// Publishes all of these events or none.
+    pub fn publish(&self, events: Vec<Event>) -> Result<Published, PublishError> {
         if self.phase() == Phase::Stopped {
             return Err(PublishError::Stopped);
         }
-        for event in &events {
-            self.check(event)?;
-        }
-        let ids: Vec<Box<str>> = events.iter().map(|event| event.id.clone()).collect();
-        let published = self.parts.bus.publish(events);
-        self.parts.metrics.events_published.inc_by(ids.len() as u64);
-        Ok((ids, published))
-    }
-
-    fn check(&self, event: &Event) -> Result<(), PublishError> {
-        self.parts.check(event)?;
-        if tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
-            return Ok(());
-        }
-        Err(PublishError::Invalid("multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS".to_owned()))
+        self.parts.publish(&self.parts.bus, events)
     }
 
     // ---- those who listen ----

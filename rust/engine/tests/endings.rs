@@ -68,6 +68,8 @@ struct Unread;
 
 impl audit::Writer for Unread {
     fn write(&self, _record: audit::Record) {}
+
+    fn warn(&self, _text: String) {}
 }
 
 fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc<Engine> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use fraiseql_subs_engine::audit::{self, Record, Writer};
-use fraiseql_subs_engine::bus::{BusError, EventBus, MemoryBus, Published};
+use fraiseql_subs_engine::bus::{BusError, Published};
 use fraiseql_subs_engine::connection::Offer;
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
@@ -22,6 +22,7 @@ use pyo3::types::{PyBool, PyString};
 use pyo3_async_runtimes::generic::future_into_py;
 use serde::Deserialize;
 
+use crate::bus::{self, Accepted, Buses, Ids};
 use crate::calls::{Functions, Port};
 use crate::runtime::{Tokio, runtime};
 use crate::socket::Socket;
@@ -55,17 +56,11 @@ impl Schema {
     }
 }
 
-/// Which bus, as Python describes it.
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum BusInput {
-    Memory { history: usize },
-}
-
 /// The native half of a manager.
 #[pyclass(frozen, module = "fraiseql_subs._core")]
 pub(crate) struct Core {
     parts: Parts,
+    buses: Buses,
     functions: Arc<Functions>,
     trail: Arc<Trail>,
     run: Mutex<Option<Arc<Run>>>,
@@ -75,15 +70,39 @@ pub(crate) struct Core {
 struct Trail {
     /// Python's `write(event, reason, user_id, tenant_id, connection_id, suppressed)`.
     write: Arc<Py<PyAny>>,
+    /// Python's `warn(text)`.
+    warn: Arc<Py<PyAny>>,
     home: Mutex<Option<Arc<Bridge>>>,
+}
+
+impl Trail {
+    fn push(&self, work: Arc<dyn OnLoop>) {
+        let home = self.home.lock().clone();
+        if let Some(home) = home {
+            home.push(work);
+        }
+    }
 }
 
 impl Writer for Trail {
     fn write(&self, record: Record) {
-        let home = self.home.lock().clone();
-        if let Some(home) = home {
-            home.push(Arc::new(Entry { record, write: self.write.clone() }));
-        }
+        self.push(Arc::new(Entry { record, write: self.write.clone() }));
+    }
+
+    fn warn(&self, text: String) {
+        self.push(Arc::new(Warning { text, warn: self.warn.clone() }));
+    }
+}
+
+/// A warning on its way.
+struct Warning {
+    text: String,
+    warn: Arc<Py<PyAny>>,
+}
+
+impl OnLoop for Warning {
+    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        self.warn.bind(py).call1((&self.text,)).map(drop)
     }
 }
 
@@ -165,8 +184,9 @@ impl Run {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit, warn))]
     fn new(
+        py: Python<'_>,
         schema: &Schema,
         bus: &str,
         limits: &str,
@@ -178,15 +198,15 @@ impl Core {
         mask: Py<PyAny>,
         nested: Py<PyAny>,
         audit: Py<PyAny>,
+        warn: Py<PyAny>,
     ) -> PyResult<Core> {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
-        let BusInput::Memory { history } = serde_json::from_str(bus).map_err(invalid)?;
-        let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(history));
-        let trail = Arc::new(Trail { write: Arc::new(audit), home: Mutex::new(None) });
-        let parts = Parts::new(schema.0.clone(), bus, limits, multi_tenant, trail.clone());
+        let buses = Buses::new(py, bus)?;
+        let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
+        let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone());
         let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
-        Ok(Core { parts, functions, trail, run: Mutex::new(None) })
+        Ok(Core { parts, buses, functions, trail, run: Mutex::new(None) })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
@@ -195,7 +215,8 @@ impl Core {
         let home = Bridge::open(&running)?;
         *self.trail.home.lock() = Some(home.clone());
         let port = Port::new(home.clone(), self.functions.clone());
-        let engine = Engine::new(self.parts.clone(), port, runtime()?.handle().clone());
+        let parts = Parts { bus: self.buses.own(py)?, ..self.parts.clone() };
+        let engine = Engine::new(parts, port, runtime()?.handle().clone());
         let run = Run {
             engine: engine.clone(),
             process: std::process::id(),
@@ -241,10 +262,32 @@ impl Core {
         }
     }
 
-    /// Publishes an event and returns its id; `None`: nothing was done yet, the loop has to run first.
+    /// Publishes an event and returns its id, or a future of it; `None`: nothing was done yet, the loop has to run first.
     #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.publish_event`")]
     #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
-    fn publish(
+    fn publish<'py>(
+        &self,
+        py: Python<'py>,
+        event_type: &Bound<'py, PyAny>,
+        channel: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+        tenant_id: &Bound<'py, PyAny>,
+        source: &Bound<'py, PyAny>,
+        previous: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let run = self.running(py)?;
+        if !run.give_turn(py) {
+            return Ok(None);
+        }
+        let event = event(event_type, channel, data, tenant_id, source, previous)?;
+        let id = Ids::One(event.id.clone());
+        publish(py, &run, vec![event], id).map(Some)
+    }
+
+    /// Publishes an event from a thread that runs no event loop, and waits; connects where there is no run. `None` as with `publish`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.publish_event`")]
+    #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
+    fn publish_sync(
         &self,
         py: Python<'_>,
         event_type: &Bound<'_, PyAny>,
@@ -254,18 +297,42 @@ impl Core {
         source: &Bound<'_, PyAny>,
         previous: &Bound<'_, PyAny>,
     ) -> PyResult<Option<String>> {
-        let run = self.running(py)?;
-        if !run.give_turn(py) {
+        let run = match self.running(py) {
+            Ok(run) => Some(run),
+            // Beyond this process somebody may hear it.
+            Err(_) if self.buses.reaches_others() => None,
+            Err(error) => return Err(error),
+        };
+        if !run.as_ref().is_none_or(|run| run.give_turn(py)) {
             return Ok(None);
         }
         let event = event(event_type, channel, data, tenant_id, source, previous)?;
-        let ids = publish(py, &run, vec![event])?;
-        Ok(ids.into_iter().next().map(String::from))
+        let id = String::from(&*event.id);
+        let published = match run {
+            Some(run) => hand_over(py, &run, vec![event])?,
+            None => {
+                let bus = self.buses.publisher(py)?;
+                self.parts.publish(&bus, vec![event]).map_err(|error| errors::publish(py, &error))?
+            }
+        };
+        if let Published::Later(accepted) = published {
+            bus::wait(py, accepted)?;
+        }
+        Ok(Some(id))
+    }
+
+    /// Ends what `publish_sync` has connected.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.buses.close(py)
     }
 
     /// Publishes several events, each the arguments of `publish` but `previous`; all or none. `None`: as with `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a list as a Vec")]
-    fn publish_many<'py>(&self, py: Python<'py>, events: Vec<[Bound<'py, PyAny>; 5]>) -> PyResult<Option<Vec<String>>> {
+    fn publish_many<'py>(
+        &self,
+        py: Python<'py>,
+        events: Vec<[Bound<'py, PyAny>; 5]>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let run = self.running(py)?;
         if !run.give_turn(py) {
             return Ok(None);
@@ -274,8 +341,9 @@ impl Core {
         let events = events
             .iter()
             .map(|[event_type, channel, data, tenant, source]| event(event_type, channel, data, tenant, source, &none))
-            .collect::<PyResult<_>>()?;
-        Ok(Some(publish(py, &run, events)?.into_iter().map(String::from).collect()))
+            .collect::<PyResult<Vec<_>>>()?;
+        let ids = Ids::Many(events.iter().map(|event| event.id.clone()).collect());
+        publish(py, &run, events, ids).map(Some)
     }
 
     /// Whether `publish` lets the loop run first.
@@ -413,7 +481,7 @@ impl Core {
             Some(Phase::Draining) => "draining",
             Some(Phase::Stopped) | None => "stopped",
         };
-        let status = self.parts.bus.status();
+        let status = self.buses.own(py)?.status();
         let connected = status.connected && phase.is_some();
         let bus = [
             ("kind", Value::string(status.kind)),
@@ -439,13 +507,24 @@ impl Core {
     }
 }
 
-fn publish(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Vec<Box<str>>> {
-    let outcome = run.home.publishing(py, || run.engine.publish(events))?;
-    let (ids, published) = outcome.map_err(|error| errors::publish(py, &error))?;
-    run.home.published(ids.len());
-    match published {
-        Published::Now => Ok(ids),
-        Published::Later(_) => Err(PyRuntimeError::new_err("this bus publishes later")),
+/// Gives events to the bus of a run.
+fn hand_over(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Published> {
+    let count = events.len();
+    let published =
+        run.home.publishing(py, || run.engine.publish(events))?.map_err(|error| errors::publish(py, &error))?;
+    if matches!(published, Published::Now) {
+        run.home.published(count);
+    }
+    Ok(published)
+}
+
+/// Publishes; what is returned are the ids, or a future of them.
+fn publish<'py>(py: Python<'py>, run: &Run, events: Vec<Event>, ids: Ids) -> PyResult<Bound<'py, PyAny>> {
+    match hand_over(py, run, events)? {
+        Published::Now => ids.into_pyobject(py),
+        Published::Later(accepted) => {
+            future_into_py::<Tokio, _, Accepted>(py, async move { Ok(Accepted { outcome: accepted.await, ids }) })
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use pyo3::prelude::*;
 
+mod bus;
 mod calls;
 mod convert;
 mod core;

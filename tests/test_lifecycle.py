@@ -642,6 +642,11 @@ async def test_metrics():
             "events_filtered": dict.fromkeys(MODULES, 0),
             "violations": dict.fromkeys(MODULES, 0),
             "resolver_errors": 0,
+            "bus_connected": 1,
+            "bus_reconnects": 0,
+            "bus_lag_seconds": 0,
+            "bus_gaps": 0,
+            "bus_skipped": 0,
             "queued_messages": 0,
             "queued_bytes": 0,
             "subscriptions_ended": dict.fromkeys(ENDS, 0),
@@ -676,12 +681,16 @@ async def test_prometheus():
         "fraiseql_subs_events_published_total": "1",
         "fraiseql_subs_events_delivered_total": "1",
         "fraiseql_subs_resolver_errors_total": "0",
+        "fraiseql_subs_bus_connected": "1",
+        "fraiseql_subs_bus_lag_seconds": "0.0",
+        **{f"fraiseql_subs_bus_{name}_total": "0" for name in ("reconnects", "gaps", "skipped")},
         **{f'fraiseql_subs_events_dropped_total{{reason="{reason}"}}': "0" for reason in REASONS},
         **{f'fraiseql_subs_events_filtered_total{{module="{module}"}}': "0" for module in MODULES},
         **{f'fraiseql_subs_violations_total{{module="{module}"}}': "0" for module in MODULES},
     }
     types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
-    levels = {f"fraiseql_subs_{name}" for name in ("connections", "subscriptions", "queued_messages", "queued_bytes")}
+    names = ("connections", "subscriptions", "queued_messages", "queued_bytes", "bus_connected", "bus_lag_seconds")
+    levels = {f"fraiseql_subs_{name}" for name in names}
     assert {name for name, kind in types.items() if kind == "gauge"} == levels
     assert all(name.endswith("_seconds") for name, kind in types.items() if kind == "histogram")
 
@@ -700,12 +709,26 @@ async def test_prometheus_knows_the_type_of_each_figure_and_the_field_of_each_ca
     assert lines[-1] == "# EOF"
     types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
     kinds = {
-        "gauge": ["connections", "subscriptions", "queued_messages", "queued_bytes"],
+        "gauge": [
+            "connections",
+            "subscriptions",
+            "queued_messages",
+            "queued_bytes",
+            "bus_connected",
+            "bus_lag_seconds",
+        ],
         "counter": ["published", "delivered", "dropped", "filtered"],
         "histogram": ["publish_to_enqueue_seconds", "queue_wait_seconds", "resolver_seconds"],
     }
     kinds["counter"] = [f"events_{name}" for name in kinds["counter"]]
-    kinds["counter"] += ["resolver_errors", "violations", "subscriptions_ended"]
+    kinds["counter"] += [
+        "resolver_errors",
+        "violations",
+        "subscriptions_ended",
+        "bus_reconnects",
+        "bus_gaps",
+        "bus_skipped",
+    ]
     assert types == {f"fraiseql_subs_{name}": kind for kind, names in kinds.items() for name in names}
     helped = {line.split()[2] for line in lines if line.startswith("# HELP")}
     assert helped == set(types)

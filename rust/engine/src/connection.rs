@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::audit;
-use crate::engine::{Engine, Phase, Start, Started};
+use crate::engine::{Engine, Phase, Settled, Start, Started};
 use crate::error::{Rejection, errors_json};
 use crate::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
 use crate::metrics::{Counted, DropReason, Ended};
@@ -61,7 +61,13 @@ struct State {
     held: Option<(Counted, Shares)>,
     under_way: Option<UnderWay>,
     draining: bool,
+    /// Subscribes that wait for the bus, and what is not said before they are live or refused.
+    waiting: usize,
+    held_back: VecDeque<String>,
 }
+
+/// What comes after a subscribe that waits for the bus is answered after it, but no later than this.
+const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// What a transport offers to those who connect.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +114,8 @@ impl Connection {
                 held: None,
                 under_way: Some(engine.readers.start()),
                 draining: false,
+                waiting: 0,
+                held_back: VecDeque::new(),
             }),
         });
         engine.connections.insert(connection.id.clone(), connection.clone());
@@ -306,6 +314,14 @@ impl Connection {
             Ok(Started::Live(subscription)) => {
                 state.operations.insert(request.id.clone(), subscription);
             }
+            Ok(Started::Soon(subscription, settled)) => {
+                state.operations.insert(request.id.clone(), subscription.clone());
+                // Nobody knows how long the bus is away.
+                let holds = self.engine.parts.bus.status().connected;
+                state.waiting += usize::from(holds);
+                let arrival = Arrival { connection: self.clone(), subscription, holds };
+                self.engine.runtime.spawn(arrival.wait(settled));
+            }
             Ok(Started::Answer(json)) => {
                 let answer = protocol::next(&request.id, &json, None);
                 self.over(state, &request.id, [answer, protocol::complete(&request.id)]);
@@ -316,6 +332,33 @@ impl Connection {
 
     fn reject(&self, state: &mut State, id: &Arc<str>, rejection: &Rejection) {
         self.over(state, id, [protocol::error(id, &errors_json(&rejection.errors()))]);
+    }
+
+    /// A subscribe that waited for the bus is refused.
+    fn refused(self: &Arc<Self>, subscription: &Arc<Subscription>, rejection: &Rejection) {
+        let mut state = self.state.lock();
+        let id = subscription.mailbox.id.clone();
+        if state.operations.get(&id).is_some_and(|found| Arc::ptr_eq(found, subscription)) {
+            state.operations.remove(&id);
+            subscription.close(Ended::Error);
+            // Before what is held back because of it.
+            let held_back = std::mem::take(&mut state.held_back);
+            let waiting = std::mem::take(&mut state.waiting);
+            self.reject(&mut state, &id, rejection);
+            (state.held_back, state.waiting) = (held_back, waiting);
+        }
+        self.settle(state);
+    }
+
+    /// One less to wait for.
+    fn arrived(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.waiting -= 1;
+        if state.waiting == 0 {
+            let held_back = std::mem::take(&mut state.held_back);
+            state.control.extend(held_back.into_iter().map(Outgoing::Text));
+        }
+        self.settle(state);
     }
 
     fn over<const N: usize>(&self, state: &mut State, id: &Arc<str>, messages: [String; N]) {
@@ -359,12 +402,17 @@ impl Connection {
     fn send<const N: usize>(&self, state: &mut State, messages: [String; N]) {
         let limits = &self.engine.parts.limits;
         // A client that asks without reading the answers is slow as well.
-        if state.control.len() >= limits.queue_messages || state.control_bytes >= limits.connection_queue_bytes {
+        if state.control.len() + state.held_back.len() >= limits.queue_messages
+            || state.control_bytes >= limits.connection_queue_bytes
+        {
             return self.slow(state);
         }
         for text in messages {
             state.control_bytes += text.len();
-            state.control.push_back(Outgoing::Text(text));
+            match state.waiting {
+                0 => state.control.push_back(Outgoing::Text(text)),
+                _ => state.held_back.push_back(text),
+            }
         }
     }
 
@@ -389,6 +437,7 @@ impl Connection {
         }
         state.held = None;
         state.control.clear();
+        state.held_back.clear();
         state.control_bytes = 0;
         state.control.push_back(Outgoing::Close(close));
     }
@@ -408,6 +457,42 @@ impl Connection {
             true => self.outbox.signal(),
             false => {}
         }
+    }
+}
+
+/// A subscribe that waits for the bus.
+struct Arrival {
+    connection: Arc<Connection>,
+    subscription: Arc<Subscription>,
+    /// Whether what comes after it is held back.
+    holds: bool,
+}
+
+impl Arrival {
+    async fn wait(mut self, mut settled: Settled) {
+        let outcome = match tokio::time::timeout(HELD_BACK, &mut settled).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.let_go();
+                settled.await
+            }
+        };
+        // One that ended meanwhile says nothing.
+        if let Ok(Err(rejection)) = outcome {
+            self.connection.refused(&self.subscription, &rejection);
+        }
+    }
+
+    fn let_go(&mut self) {
+        if std::mem::take(&mut self.holds) {
+            self.connection.arrived();
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 

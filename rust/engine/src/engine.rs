@@ -15,11 +15,13 @@ use std::time::Duration;
 use chrono::Utc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 
 use crate::admission::{Admitted, Gate};
 use crate::audit::{self, Audit};
-use crate::bus::{BusError, EventBus, Published, Receiver};
-use crate::catch_up;
+use crate::bus::{BusError, EventBus, Published, Receiver, Watched};
+pub use crate::catch_up::Settled;
+use crate::catch_up::{self, Arriving};
 use crate::connection::Connection;
 use crate::error::{Rejection, code};
 use crate::event::{Event, Position};
@@ -27,6 +29,7 @@ use crate::limits::Limits;
 use crate::mailbox::{Mailbox, Outbox};
 use crate::metrics::{Ended, Metrics};
 use crate::operation::{Operation, Request};
+use crate::past::Shelf;
 use crate::protocol::Resume;
 use crate::quota::{EventRate, Quotas, Reached, Seat};
 use crate::resolver::{Generation, Resolver, Shared, Watcher};
@@ -138,10 +141,14 @@ pub struct Engine {
     pub(crate) pending: Mutex<BTreeMap<u64, Weak<Connection>>>,
     /// Subscribes of this process by label and id.
     pub(crate) streams: DashMap<StreamKey, Arc<Stream>>,
+    /// What is read of the past, for all channels.
+    pub(crate) shelf: Arc<Shelf>,
     /// Who can be revoked.
     pub(crate) registry: Arc<Registry>,
     /// Readers that still have something to take.
     pub(crate) readers: Arc<Tasks>,
+    /// Channels that the operator has been warned of, and of what.
+    told: Mutex<FxHashSet<(Oddity, Box<str>)>>,
     timer_task: Mutex<Option<tokio::task::AbortHandle>>,
     phase: Mutex<Phase>,
     numbers: AtomicU64,
@@ -196,6 +203,8 @@ pub struct Start<'a> {
 pub enum Started {
     /// It is live.
     Live(Arc<Subscription>),
+    /// It waits for the bus.
+    Soon(Arc<Subscription>, Settled),
     /// It was a query about the schema: this is its ExecutionResult.
     Answer(String),
 }
@@ -211,7 +220,7 @@ impl Engine {
             calls: Arc::default(),
             abandon_keys: AtomicU64::default(),
         });
-        let channels = Channels::new(parts.bus.clone());
+        let (channels, shelf) = (Channels::new(parts.bus.clone()), Shelf::new(parts.bus.clone()));
         Arc::new(Engine {
             parts,
             shared,
@@ -221,7 +230,9 @@ impl Engine {
             connections: DashMap::new(),
             pending: Mutex::default(),
             streams: DashMap::new(),
+            shelf,
             registry: Arc::default(),
+            told: Mutex::default(),
             readers: Arc::default(),
             timer_task: Mutex::default(),
             phase: Mutex::new(Phase::Starting),
@@ -333,24 +344,23 @@ impl Engine {
         if admission.condition.is_never() && from.is_none() {
             return Ok(Started::Live(subscription));
         }
-        let channel = self.channels.hold(&admission.operation.channel);
-        let ticket = Ticket { admission, channel };
-        match from {
-            None => {
-                subscription.join(&ticket, None);
-                self.channels.release(&ticket.channel);
-            }
-            Some(after) => {
-                if let Err(rejection) = catch_up::start(self, &subscription, ticket, after) {
-                    subscription.close(Ended::Error);
-                    return Err(rejection);
-                }
+        let (channel, watched) = self.channels.hold(&admission.operation.channel);
+        let ticket = Ticket { admission, channel, engine: self.clone() };
+        if let (Watched::Now(since), None) = (&watched, from) {
+            subscription.join(&ticket, *since, None);
+            return Ok(Started::Live(subscription));
+        }
+        match catch_up::start(Arriving { subscription: subscription.clone(), ticket, watched, from }) {
+            Ok(None) => Ok(Started::Live(subscription)),
+            Ok(Some(settled)) => Ok(Started::Soon(subscription, settled)),
+            Err(rejection) => {
+                subscription.close(Ended::Error);
+                Err(rejection)
             }
         }
-        Ok(Started::Live(subscription))
     }
 
-    /// The offset that a resume begins after.
+    /// The position that a resume begins after. A token of another epoch costs no question to the bus.
     fn resume_from(&self, resume: &Resume) -> Result<Option<Position>, Rejection> {
         if *resume == Resume::No {
             return Ok(None);
@@ -358,7 +368,7 @@ impl Engine {
         let end = self.position().ok_or(Rejection::ResumeUnavailable)?;
         let Resume::After(token) = resume else { return Ok(None) };
         match Position::parse(token) {
-            Some(position) if position.epoch == end.epoch && position.offset <= end.offset => Ok(Some(position)),
+            Some(position) if position.epoch == end.epoch => Ok(Some(position)),
             _ => Err(Rejection::HistoryLost),
         }
     }
@@ -468,6 +478,28 @@ impl Engine {
     }
 }
 
+/// What an operator is warned of once a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Oddity {
+    Tenant,
+    Skipped,
+}
+
+/// Channels that are remembered as told of; beyond that nothing is told.
+const TOLD: usize = 1000;
+
+impl Engine {
+    fn tell_once(&self, oddity: Oddity, channel: &str, reason: &str) {
+        let is_new = {
+            let mut told = self.told.lock();
+            told.len() < TOLD && told.insert((oddity, channel.into()))
+        };
+        if is_new {
+            self.parts.audit.warn(format!("channel {channel:?}: {reason}"));
+        }
+    }
+}
+
 impl Receiver for Engine {
     fn receive(&self, event: Arc<Event>) {
         let Some(channel) = self.channels.find(&event.channel) else {
@@ -475,7 +507,8 @@ impl Receiver for Engine {
         };
         if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             self.parts.metrics.violation(Module::Tenant);
-            return;
+            let reason = "multi_tenant=True: events without a tenant come from the bus, and are dropped";
+            return self.tell_once(Oddity::Tenant, &event.channel, reason);
         }
         let withheld = channel.receive(&event, &self.shared);
         self.parts.metrics.filtered(Module::Sources, withheld.sources);
@@ -486,11 +519,17 @@ impl Receiver for Engine {
         self.revoke_here(revocation);
     }
 
-    fn skip(&self, _channel: &str, _reason: &str) {}
+    fn skip(&self, channel: &str, reason: &str) {
+        self.parts.metrics.bus_skipped.inc();
+        self.tell_once(Oddity::Skipped, channel, reason);
+    }
 
-    fn warn(&self, _text: String) {}
+    fn warn(&self, text: String) {
+        self.parts.audit.warn(text);
+    }
 
     fn gap(&self, channel: &str) {
+        self.parts.metrics.bus_gaps.inc();
         if let Some(channel) = self.channels.find(channel) {
             channel.gap();
         }

@@ -227,6 +227,11 @@ impl ProjectedResult {
         mailbox.push_paced(self.body.clone());
     }
 
+    /// The length of the result.
+    pub fn bytes(&self) -> usize {
+        self.body.json.len()
+    }
+
     fn count(&self, metrics: &Metrics) {
         if self.too_large {
             metrics.dropped(DropReason::Result, 1);

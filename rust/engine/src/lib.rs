@@ -22,6 +22,7 @@ pub mod limits;
 pub mod mailbox;
 pub mod metrics;
 pub mod operation;
+mod past;
 pub mod plan;
 pub mod predicate;
 pub mod project;

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::bus::Status;
 use crate::security::Module;
 use crate::value::{Object, Value};
 
@@ -101,6 +102,13 @@ pub struct Metrics {
     pub events_delivered: Counter,
     /// Function calls that failed.
     pub resolver_errors: Counter,
+    /// Channels in which the bus may have lost events, each time.
+    pub bus_gaps: Counter,
+    /// Entries of the bus that could not be read.
+    pub bus_skipped: Counter,
+    bus_connected: Level,
+    bus_reconnects: Counter,
+    bus_lag: Gauge<f64, AtomicU64>,
     events_dropped: Labelled,
     events_filtered: Labelled,
     violations: Labelled,
@@ -122,6 +130,11 @@ impl Default for Metrics {
             events_published: Counter::default(),
             events_delivered: Counter::default(),
             resolver_errors: Counter::default(),
+            bus_gaps: Counter::default(),
+            bus_skipped: Counter::default(),
+            bus_connected: Level::default(),
+            bus_reconnects: Counter::default(),
+            bus_lag: Gauge::default(),
             events_dropped: Labelled::default(),
             events_filtered: Labelled::default(),
             violations: Labelled::default(),
@@ -137,6 +150,12 @@ impl Default for Metrics {
         registry.register("events_published", "Events that the bus accepted", metrics.events_published.clone());
         registry.register("events_delivered", "Results that a reader took", metrics.events_delivered.clone());
         registry.register("resolver_errors", "Function calls that failed", metrics.resolver_errors.clone());
+        registry.register("bus_connected", "Whether events flow, 1 or 0", metrics.bus_connected.clone());
+        registry.register("bus_reconnects", "Lost connections that were made anew", metrics.bus_reconnects.clone());
+        let text = "How far what is handed over is behind the bus, as last measured";
+        registry.register("bus_lag_seconds", text, metrics.bus_lag.clone());
+        registry.register("bus_gaps", "Channels in which events may have been lost", metrics.bus_gaps.clone());
+        registry.register("bus_skipped", "Entries of the bus that could not be read", metrics.bus_skipped.clone());
         registry.register("events_dropped", "Messages lost before a reader took them", metrics.events_dropped.clone());
         registry.register("events_filtered", "Events that a security rule withheld", metrics.events_filtered.clone());
         registry.register("violations", "Requests that a security rule refused", metrics.violations.clone());
@@ -167,6 +186,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Takes over how the bus is.
+    pub fn observe(&self, status: &Status) {
+        self.bus_connected.set(status.connected.into());
+        self.bus_reconnects.inc_by(status.reconnects.saturating_sub(self.bus_reconnects.get()));
+        self.bus_lag.set(status.lag.unwrap_or_default().as_secs_f64());
+    }
+
     /// Counts lost messages.
     pub fn dropped(&self, reason: DropReason, count: u64) {
         let (_, label) = REASONS[reason as usize];
@@ -249,6 +275,11 @@ impl Metrics {
             ("events_filtered", labelled(&self.events_filtered, "module", &mut modules())),
             ("violations", labelled(&self.violations, "module", &mut modules())),
             ("resolver_errors", count(&self.resolver_errors)),
+            ("bus_connected", Value::Int(self.bus_connected.get())),
+            ("bus_reconnects", count(&self.bus_reconnects)),
+            ("bus_lag_seconds", Value::Float(self.bus_lag.get())),
+            ("bus_gaps", count(&self.bus_gaps)),
+            ("bus_skipped", count(&self.bus_skipped)),
             ("queued_messages", Value::Int(self.queued_messages.get())),
             ("queued_bytes", Value::Int(self.queued_bytes.get())),
             (

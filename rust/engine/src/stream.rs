@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::audit;
 use crate::connection::extensions;
-use crate::engine::{Engine, Phase, Start, Started};
+use crate::engine::{Engine, Phase, Settled, Start, Started};
 use crate::error::{GraphQLError, Rejection};
 use crate::mailbox::{End, Notify, Outbox, Taken};
 use crate::metrics::{DropReason, Ended};
@@ -95,8 +95,12 @@ pub enum Delivery {
 }
 
 impl Stream {
-    /// Subscribes; from now on every event is seen.
-    pub fn open(engine: &Arc<Engine>, ask: &Ask<'_>, notify: Arc<dyn Notify>) -> Result<Arc<Stream>, OpenError> {
+    /// Subscribes; from now on every event is seen, or from when it is settled on.
+    pub fn open(
+        engine: &Arc<Engine>,
+        ask: &Ask<'_>,
+        notify: Arc<dyn Notify>,
+    ) -> Result<(Arc<Stream>, Option<Settled>), OpenError> {
         let key = (ask.connection_id.clone(), ask.id.clone());
         if let Some(label) = &ask.connection_id
             && engine.connections.contains_key(label)
@@ -128,44 +132,43 @@ impl Stream {
             outbox: &stream.outbox,
             connection_id: ask.connection_id.as_ref(),
         });
-        match started {
-            Ok(Started::Live(subscription)) => {
-                let timed: Weak<dyn Timed> = Arc::<Stream>::downgrade(&stream);
-                let revocable: Weak<dyn Revocable> = Arc::<Stream>::downgrade(&stream);
-                let label = ask.connection_id.as_ref();
-                let mut state = stream.state.lock();
-                state.subscription = Some(subscription);
-                state.under_way = Some(engine.readers.start());
-                state.registered =
-                    Some(engine.registry.register(engine.number(), Some(&ask.viewer), label, &revocable));
-                engine.timers.set(&mut state.alarm, stream.expires, timed);
-                drop(state);
-                // Asked when a revocation would find it: one that came before is in the log.
-                if ask.authorisation.is_revoked(&ask.viewer, label.map(|label| &**label)) {
-                    stream.note(audit::Kind::SubscribeRefused, "revoked meanwhile");
-                    stream.end(Ended::Revoked);
-                    return Err(Rejection::Forbidden(Refusal::ended("revoked meanwhile")).into());
-                }
-                // A stop that began meanwhile may have passed by before there was anything to end.
-                if engine.phase() != Phase::Running {
-                    stream.end(Ended::Drained);
-                    return Err(Rejection::Stopped.into());
-                }
-                Ok(stream)
-            }
+        let (subscription, settled) = match started {
+            Ok(Started::Live(subscription)) => (subscription, None),
+            Ok(Started::Soon(subscription, settled)) => (subscription, Some(settled)),
             Ok(Started::Answer(_)) => {
                 stream.close();
                 let error = GraphQLError::new(
                     crate::error::code::VALIDATION_FAILED,
                     "manager.subscribe takes a subscription operation",
                 );
-                Err(Rejection::Request(vec![error]).into())
+                return Err(Rejection::Request(vec![error]).into());
             }
             Err(rejection) => {
                 stream.close();
-                Err(rejection.into())
+                return Err(rejection.into());
             }
+        };
+        let timed: Weak<dyn Timed> = Arc::<Stream>::downgrade(&stream);
+        let revocable: Weak<dyn Revocable> = Arc::<Stream>::downgrade(&stream);
+        let label = ask.connection_id.as_ref();
+        let mut state = stream.state.lock();
+        state.subscription = Some(subscription);
+        state.under_way = Some(engine.readers.start());
+        state.registered = Some(engine.registry.register(engine.number(), Some(&ask.viewer), label, &revocable));
+        engine.timers.set(&mut state.alarm, stream.expires, timed);
+        drop(state);
+        // Asked when a revocation would find it: one that came before is in the log.
+        if ask.authorisation.is_revoked(&ask.viewer, label.map(|label| &**label)) {
+            stream.note(audit::Kind::SubscribeRefused, "revoked meanwhile");
+            stream.end(Ended::Revoked);
+            return Err(Rejection::Forbidden(Refusal::ended("revoked meanwhile")).into());
         }
+        // A stop that began meanwhile may have passed by before there was anything to end.
+        if engine.phase() != Phase::Running {
+            stream.end(Ended::Drained);
+            return Err(Rejection::Stopped.into());
+        }
+        Ok((stream, settled))
     }
 
     /// Takes the next message, or the end; `None` until the outbox notifies.

@@ -40,8 +40,8 @@ pub(crate) enum Place {
         plan: Arc<Plan>,
         resolve: Option<Arc<ResolveClass>>,
     },
-    /// It reads history first.
-    CatchingUp(tokio::task::AbortHandle),
+    /// It waits for the bus, or reads history first.
+    OnTheWay(tokio::task::AbortHandle),
     /// A generator feeds it.
     Generating(Arc<Generation>),
 }
@@ -49,22 +49,32 @@ pub(crate) enum Place {
 /// What a subscription needs to join its channel.
 pub(crate) struct Ticket {
     pub(crate) admission: Admission,
+    /// Kept until this is dropped.
     pub(crate) channel: Arc<Channel>,
+    pub(crate) engine: Arc<Engine>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.engine.channels.release(&self.channel);
+    }
 }
 
 impl Subscription {
-    /// Puts it into the index of its channel. With a `cursor` only where everything up to the channel's last event has been read.
-    pub(crate) fn join(&self, ticket: &Ticket, cursor: Option<Offset>) -> bool {
-        let Ticket { admission: Admission { operation, viewer, condition }, channel } = ticket;
+    /// Puts it into the index of its channel, which the bus hands over since `since`. With a `cursor` only where everything up to
+    /// the channel's last event has been read.
+    pub(crate) fn join(&self, ticket: &Ticket, since: Offset, cursor: Option<Offset>) -> bool {
+        let Ticket { admission: Admission { operation, viewer, condition }, channel, .. } = ticket;
         let mut state = channel.state.lock();
-        if cursor.is_some_and(|cursor| state.delivered > cursor) {
+        let since = since.max(state.delivered);
+        if cursor.is_some_and(|cursor| since > cursor) {
             return false;
         }
         let mut place = self.place.lock();
         if self.mailbox.is_over() || condition.is_never() {
             return true;
         }
-        self.mailbox.listen_since(state.delivered.max(cursor.unwrap_or_default()));
+        self.mailbox.listen_since(since.max(cursor.unwrap_or_default()));
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);
@@ -97,12 +107,14 @@ impl Subscription {
         *self.place.lock() = Place::Generating(generation);
     }
 
-    /// It reads history first.
-    pub(crate) fn set_catching_up(&self, task: tokio::task::AbortHandle) {
+    /// It is not live yet.
+    pub(crate) fn set_on_the_way(&self, task: tokio::task::AbortHandle) {
         let mut place = self.place.lock();
         // It may have joined, or may have been closed, before its task was known here.
-        if matches!(*place, Place::Nowhere) && !self.mailbox.is_over() {
-            *place = Place::CatchingUp(task);
+        if self.mailbox.is_over() {
+            task.abort();
+        } else if matches!(*place, Place::Nowhere) {
+            *place = Place::OnTheWay(task);
         }
     }
 
@@ -130,7 +142,7 @@ impl Subscription {
         let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
         match place {
             Place::Nowhere => {}
-            Place::CatchingUp(task) => task.abort(),
+            Place::OnTheWay(task) => task.abort(),
             Place::Generating(generation) => self.engine.shared.resolver.abandon(generation.abandon_key),
             Place::Live { channel, tenant, group, plan, resolve } => {
                 self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());

@@ -1,15 +1,16 @@
 //! Who listens to what: channels by name, in each the index of every tenant, and the way of an event through them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::bus::EventBus;
+use crate::bus::{EventBus, Watched};
 use crate::event::{Audience, Event, Offset};
 use crate::group::{Group, Results};
 use crate::index::{Index, Withheld};
+use crate::past::{Past, Shelf};
 use crate::project::Source;
 use crate::resolver::{ClassKey, ResolveClass, Shared};
 
@@ -23,6 +24,8 @@ pub(crate) struct Channels {
 pub(crate) struct Channel {
     name: Arc<str>,
     pub(crate) state: Mutex<ChannelState>,
+    /// What those who are catching up share.
+    past: Mutex<Weak<Past>>,
 }
 
 #[derive(Default)]
@@ -31,7 +34,7 @@ pub(crate) struct ChannelState {
     pub(crate) delivered: Offset,
     /// By tenant.
     pub(crate) topics: FxHashMap<Option<Arc<str>>, Topic>,
-    /// Catch-ups that need `delivered` to be kept.
+    /// Those who are about to join, and need `delivered` to be kept.
     held: usize,
     /// It was taken out of the map: whoever wants to join must look it up again.
     dead: bool,
@@ -55,27 +58,24 @@ impl Channels {
         self.by_name.get(name).map(|found| found.value().clone())
     }
 
-    /// The channel of this name, kept in the map until it is released.
-    pub(crate) fn hold(&self, name: &str) -> Arc<Channel> {
+    /// The channel of this name, kept in the map until it is released, and since when the bus hands it over.
+    pub(crate) fn hold(&self, name: &str) -> (Arc<Channel>, Watched) {
         loop {
             let channel = match self.by_name.get(name).map(|found| found.value().clone()) {
                 Some(channel) => channel,
                 None => {
                     let name: Arc<str> = name.into();
-                    let entry = self.by_name.entry(name.clone());
-                    let channel = entry
-                        .or_insert_with(|| Arc::new(Channel { name: name.clone(), state: Mutex::default() }))
-                        .value()
-                        .clone();
-                    drop(self.bus.watch(&name));
-                    channel
+                    let make = || Channel { name: name.clone(), state: Mutex::default(), past: Mutex::default() };
+                    self.by_name.entry(name.clone()).or_insert_with(|| Arc::new(make())).value().clone()
                 }
             };
             let mut state = channel.state.lock();
             if !state.dead {
                 state.held += 1;
                 drop(state);
-                return channel;
+                // Nobody takes it out of the map from now on, so nobody unwatches it.
+                let watched = self.bus.watch(&channel.name);
+                return (channel, watched);
             }
         }
     }
@@ -120,6 +120,16 @@ impl Channel {
             class.offer(event, groups);
         }
         withheld
+    }
+
+    /// What those who are catching up share, for as long as one of them has it.
+    pub(crate) fn past(&self, shelf: &Arc<Shelf>) -> Arc<Past> {
+        let mut past = self.past.lock();
+        past.upgrade().unwrap_or_else(|| {
+            let made = Past::new(self.name.clone(), shelf.clone());
+            *past = Arc::downgrade(&made);
+            made
+        })
     }
 
     /// Everybody here is told that events may have been lost.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use fraiseql_subs_engine::audit::{self, Record, Writer};
-use fraiseql_subs_engine::bus::{BusError, Published};
+use fraiseql_subs_engine::bus::{BusError, Published, Status};
 use fraiseql_subs_engine::connection::Offer;
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
@@ -459,11 +459,13 @@ impl Core {
     }
 
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.observe(py)?;
         convert::to_python(py, &self.parts.metrics.to_value())
     }
 
-    fn prometheus(&self) -> String {
-        self.parts.metrics.prometheus()
+    fn prometheus(&self, py: Python<'_>) -> PyResult<String> {
+        self.observe(py)?;
+        Ok(self.parts.metrics.prometheus())
     }
 
     /// How many documents were parsed since the manager was made.
@@ -472,17 +474,14 @@ impl Core {
     }
 
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let run = self.run.lock().clone();
-        // A forked child has no part in its parent's run.
-        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.engine.phase());
+        let (phase, status) = self.observe(py)?;
         let state = match phase {
             Some(Phase::Starting) => "starting",
             Some(Phase::Running) => "running",
             Some(Phase::Draining) => "draining",
             Some(Phase::Stopped) | None => "stopped",
         };
-        let status = self.buses.own(py)?.status();
-        let connected = status.connected && phase.is_some();
+        let connected = status.connected;
         let bus = [
             ("kind", Value::string(status.kind)),
             ("connected", Value::Bool(connected)),
@@ -496,6 +495,17 @@ impl Core {
 }
 
 impl Core {
+    /// Where in its life the run is, and how its bus is, of which the figures take note.
+    fn observe(&self, py: Python<'_>) -> PyResult<(Option<Phase>, Status)> {
+        let run = self.run.lock().clone();
+        // A forked child has no part in its parent's run.
+        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.engine.phase());
+        let mut status = self.buses.own(py)?.status();
+        status.connected &= phase.is_some();
+        self.parts.metrics.observe(&status);
+        Ok((phase, status))
+    }
+
     /// The present run, or why there is none.
     pub(crate) fn running(&self, py: Python<'_>) -> PyResult<Arc<Run>> {
         let run = self.run.lock().clone().ok_or_else(|| errors::not_running(py))?;

@@ -51,14 +51,18 @@ pub(crate) fn publish(py: Python<'_>, error: &PublishError) -> PyErr {
 pub(crate) fn open(py: Python<'_>, error: &OpenError) -> PyErr {
     match error {
         OpenError::InUse(reason) => PyValueError::new_err(reason.clone()),
-        OpenError::Rejected(rejection) => match rejection {
-            Rejection::Forbidden(_) => raise(py, "Forbidden", ()),
-            Rejection::Limited(_, reason) => raise(py, "LimitExceeded", (*reason,)),
-            Rejection::HistoryLost => raise(py, "HistoryLost", (rejection.to_string(),)),
-            Rejection::BusUnavailable(reason) => raise(py, "BusUnavailable", (reason,)),
-            Rejection::Stopped => not_running(py),
-            Rejection::Request(_) | Rejection::ResumeUnavailable => request(py, &rejection.errors()),
-        },
+        OpenError::Rejected(rejection) => rejected(py, rejection),
+    }
+}
+
+pub(crate) fn rejected(py: Python<'_>, rejection: &Rejection) -> PyErr {
+    match rejection {
+        Rejection::Forbidden(_) => raise(py, "Forbidden", ()),
+        Rejection::Limited(_, reason) => raise(py, "LimitExceeded", (*reason,)),
+        Rejection::HistoryLost => raise(py, "HistoryLost", (rejection.to_string(),)),
+        Rejection::BusUnavailable(reason) => raise(py, "BusUnavailable", (reason,)),
+        Rejection::Stopped => not_running(py),
+        Rejection::Request(_) | Rejection::ResumeUnavailable => request(py, &rejection.errors()),
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use fraiseql_subs_engine::engine::Settled;
+use fraiseql_subs_engine::error::Rejection;
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::protocol::Resume;
@@ -16,9 +18,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyString};
+use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::core::{Core, Run};
 use crate::errors;
+use crate::runtime::Tokio;
 use crate::wake::{Bridge, OnLoop};
 
 /// What was asked for, until it is entered.
@@ -118,10 +122,10 @@ impl Subscription {
         Subscription { core, ask: Arc::new(ask), reader: Arc::default() }
     }
 
-    /// Subscribes, unless that has been done.
-    fn enter(&self, py: Python<'_>) -> PyResult<()> {
+    /// Subscribes, unless that has been done. What is returned is done when it is live, where it has to wait for that.
+    fn enter(&self, py: Python<'_>) -> PyResult<Option<Settled>> {
         if self.reader.stream.get().is_some() || self.reader.ended.get().is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let run = self.core.bind(py).get().running(py)?;
         let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation } =
@@ -139,10 +143,10 @@ impl Subscription {
             authorisation,
         };
         let waker = Arc::new(Waker(Arc::downgrade(&self.reader)));
-        let stream = Stream::open(&run.engine, &ask, waker).map_err(|error| errors::open(py, &error))?;
+        let (stream, settled) = Stream::open(&run.engine, &ask, waker).map_err(|error| errors::open(py, &error))?;
         let _ = self.reader.run.set(Arc::downgrade(&run));
         let _ = self.reader.stream.set(stream);
-        Ok(())
+        Ok(settled)
     }
 
     fn close(&self) {
@@ -167,13 +171,23 @@ impl Subscription {
     }
 
     fn __anext__(&self, py: Python<'_>) -> PyResult<Next> {
-        self.enter(py)?;
+        // Where it is refused later, the reader is told when it reads.
+        drop(self.enter(py)?);
         Ok(Next { reader: self.reader.clone() })
     }
 
-    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyResult<Ready> {
-        slf.get().enter(py)?;
-        Ok(Ready(Some(slf.into_any())))
+    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match slf.get().enter(py)? {
+            None => Ok(Bound::new(py, Ready(Some(slf.into_any())))?.into_any()),
+            Some(settled) => {
+                let mut entering = Entering(Some(slf));
+                future_into_py::<Tokio, _, Entered>(py, async move {
+                    // One that ended meanwhile is entered, and over.
+                    let outcome = settled.await.unwrap_or(Ok(()));
+                    Ok(Entered { subscription: entering.0.take(), outcome })
+                })
+            }
+        }
     }
 
     #[pyo3(signature = (*_exception))]
@@ -192,6 +206,40 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Closes a subscription that nobody waits for any more before it is live.
+struct Entering(Option<Py<Subscription>>);
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        if let Some(subscription) = self.0.take() {
+            subscription.get().close();
+        }
+    }
+}
+
+/// What became of one that had to wait.
+struct Entered {
+    subscription: Option<Py<Subscription>>,
+    outcome: Result<(), Rejection>,
+}
+
+impl<'py> IntoPyObject<'py> for Entered {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Entered { subscription, outcome } = self;
+        if let Err(rejection) = outcome {
+            if let Some(subscription) = &subscription {
+                subscription.get().close();
+            }
+            return Err(errors::rejected(py, &rejection));
+        }
+        Ok(subscription.into_pyobject(py)?.into_any())
     }
 }
 

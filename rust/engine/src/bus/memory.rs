@@ -96,7 +96,7 @@ impl EventBus for MemoryBus {
     }
 
     fn watch(&self, _channel: &Arc<str>) -> Watched {
-        Watched::Now(0)
+        Watched::Now(self.state.lock().end)
     }
 
     fn unwatch(&self, _channel: &Arc<str>) {}

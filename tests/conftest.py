@@ -13,6 +13,16 @@ from typing import Any
 
 import pytest
 
+from . import servers
+from .servers import postgres_server, redis_server, start_server, valkey_server
+
+__all__ = ["postgres_server", "redis_server", "serve", "start_server", "valkey_server"]
+
+
+def pytest_report_header() -> list[str]:
+    """What this Python cannot run; it is not collected."""
+    return servers.MISSING
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:

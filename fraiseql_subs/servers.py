@@ -239,8 +239,8 @@ class PostgreSQL(Server):
     def _launch(self) -> subprocess.Popen[str]:
         data = self.directory / "data"
         if not data.exists():
-            shutil.copytree(_template()[0], data)
             _give(self.directory)
+            subprocess.run(["cp", "-R", _template()[0], data], check=True, **_unprivileged())
         lines = [
             *("listen_addresses = '127.0.0.1'", f"port = {self.port}", f"unix_socket_directories = '{self.directory}'"),
             # Nothing here outlives the machine. A killed process's writes are in the kernel, and stay.
@@ -321,7 +321,7 @@ def _template() -> tuple[Path, str]:
     _give(temporary)
     command = [
         *(_postgresql() / "bin/initdb", "--pgdata", data, "--username=postgres", "--pwfile", file, "--no-sync"),
-        *("--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--no-locale"),
+        *("--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--no-locale", "--wal-segsize=4"),
     ]
     initdb = _popen(command, **_unprivileged())
     output, _ = initdb.communicate(timeout=_PATIENCE)

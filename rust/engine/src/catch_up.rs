@@ -114,13 +114,15 @@ async fn read(
         .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
     let mut turn = Turn { turns: &engine.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
+    turn.take().await;
+    past.check(after).await?;
+    if let Some(settle) = settle.take() {
+        // Who asked may have gone; the subscription ends then.
+        let _ = settle.send(Ok(()));
+    }
     while !subscription.join(ticket, since, Some(cursor.offset)) {
         turn.take().await;
         let excerpt = past.read(cursor).await?;
-        if let Some(settle) = settle.take() {
-            // Who asked may have gone; the subscription ends then.
-            let _ = settle.send(Ok(()));
-        }
         for past in excerpt.events.iter().filter(|past| is_for(engine, admission, &past.event)) {
             turn.room().await;
             if class.is_some() {
@@ -135,7 +137,7 @@ async fn read(
             result.push_paced_to(mailbox, &engine.shared.metrics);
         }
         cursor.offset = excerpt.through;
-        turn.end().await;
+        tokio::task::yield_now().await;
     }
     Ok(())
 }

@@ -115,6 +115,12 @@ impl Past {
         Arc::new(Past { channel, shelf, stretches: Mutex::default(), reading: Semaphore::new(1) })
     }
 
+    /// Whether the bus has all that follows a position; what it has of it is kept.
+    pub(crate) async fn check(&self, after: Position) -> Result<(), BusError> {
+        let is_known = self.stretches.lock().iter().any(|stretch| stretch.reaches(after));
+        if is_known { Ok(()) } else { self.read(after).await.map(drop) }
+    }
+
     /// What follows a position: of what is kept, or read.
     pub(crate) async fn read(&self, after: Position) -> Result<Excerpt, BusError> {
         if let Some(excerpt) = self.find(after) {
@@ -179,6 +185,10 @@ impl Past {
 }
 
 impl Stretch {
+    fn reaches(&self, after: Position) -> bool {
+        self.after.epoch == after.epoch && (self.after.offset..=self.through).contains(&after.offset)
+    }
+
     fn excerpt(&self, after: Position) -> Option<Excerpt> {
         let holds = self.after.epoch == after.epoch && (self.after.offset..self.through).contains(&after.offset);
         holds.then(|| {

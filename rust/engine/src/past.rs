@@ -115,10 +115,9 @@ impl Past {
         Arc::new(Past { channel, shelf, stretches: Mutex::default(), reading: Semaphore::new(1) })
     }
 
-    /// Whether the bus has all that follows a position; what it has of it is kept.
-    pub(crate) async fn check(&self, after: Position) -> Result<(), BusError> {
-        let is_known = self.stretches.lock().iter().any(|stretch| stretch.reaches(after));
-        if is_known { Ok(()) } else { self.read(after).await.map(drop) }
+    /// Whether it is known that the bus has all that follows a position.
+    pub(crate) fn reaches(&self, after: Position) -> bool {
+        self.stretches.lock().iter().any(|stretch| stretch.reaches(after))
     }
 
     /// What follows a position: of what is kept, or read.

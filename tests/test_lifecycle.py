@@ -754,7 +754,6 @@ async def test_metrics_outlive_a_run():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda manager: EventBusConfig.redis("redis://localhost"),
         lambda manager: EventBusConfig.postgresql("postgresql://localhost"),
         lambda manager: asyncio.run(manager.serve("127.0.0.1", 0)),
     ],

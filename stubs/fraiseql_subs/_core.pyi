@@ -13,6 +13,9 @@ from .security import SecurityContext
 
 __all__ = ["Call", "Core", "Generation", "Schema", "Socket", "Subscription"]
 
+def check_bus(bus: str) -> None:
+    """Raises `ValueError` where a bus's description, as `EventBusConfig` gives it, is wrong."""
+
 @final
 class Schema:
     """A schema that was built and validated.

@@ -59,8 +59,13 @@ pub enum ValueError {
 impl Value {
     /// Parses JSON text.
     pub fn parse(text: &[u8]) -> Result<Value, ValueError> {
+        Value::parse_within(text, MAX_NESTING)
+    }
+
+    /// Parses JSON text that is nested `deepest` deep at most.
+    pub(crate) fn parse_within(text: &[u8], deepest: usize) -> Result<Value, ValueError> {
         // The nesting is bounded before any recursive parser sees the text.
-        if nesting(text) > MAX_NESTING {
+        if nesting(text) > deepest {
             return Err(ValueError::TooDeep);
         }
         let mut buffer = text.to_vec();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus};
+use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus, RedisBus, RedisConfig};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -17,6 +17,7 @@ use crate::runtime::runtime;
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum BusInput {
     Memory { history: usize },
+    Redis(RedisConfig),
 }
 
 impl BusInput {
@@ -24,8 +25,15 @@ impl BusInput {
     fn open(&self) -> Result<Arc<dyn EventBus>, BusError> {
         match self {
             BusInput::Memory { history } => Ok(Arc::new(MemoryBus::new(*history))),
+            BusInput::Redis(config) => Ok(Arc::new(RedisBus::new(config)?)),
         }
     }
+}
+
+/// Raises `ValueError` where a bus's description is wrong.
+#[pyfunction]
+pub(crate) fn check_bus(py: Python<'_>, bus: &str) -> PyResult<()> {
+    Buses::new(py, bus).map(drop)
 }
 
 /// The buses of one manager: that of its runs, and one that only publishes, for those who never enter it.

@@ -20,6 +20,7 @@ mod wake;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(module)?;
+    module.add_function(wrap_pyfunction!(bus::check_bus, module)?)?;
     module.add_class::<core::Schema>()?;
     module.add_class::<core::Core>()?;
     module.add_class::<stream::Subscription>()?;

@@ -33,7 +33,10 @@ use crate::event::{Event, Offset, Position};
 use crate::revocation::Revocation;
 
 mod memory;
+mod redis;
+mod wire;
 
+pub use self::redis::{RedisBus, RedisConfig};
 pub use memory::MemoryBus;
 
 /// A future of a bus.

@@ -1,0 +1,168 @@
+//! Where the server is and how it is spoken to; checked before anything is connected.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use serde::Deserialize;
+
+use crate::bus::BusError;
+
+/// The arguments of `EventBusConfig.redis`. It has no `Debug`: the URL may hold a password.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisConfig {
+    /// `redis://`, `rediss://` or `unix://`.
+    pub url: String,
+    /// The application: its prefix of all keys.
+    pub consumer_group: String,
+    /// How many events each channel keeps.
+    pub history: u32,
+    /// How long, in seconds.
+    pub history_age: f64,
+    /// Seconds.
+    pub connect_timeout: f64,
+    /// Seconds.
+    pub publish_timeout: f64,
+}
+
+/// The same, valid.
+pub(super) struct Settings {
+    pub(super) server: ConnectionInfo,
+    /// Host and port, or the socket's path, for texts.
+    pub(super) place: String,
+    /// Of all keys and of all pub/sub channels; ends before the colon.
+    pub(super) prefix: String,
+    pub(super) history: u32,
+    pub(super) age: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) publish_timeout: Duration,
+}
+
+/// A hundred years.
+const LONGEST: f64 = 3.2e9;
+
+impl RedisConfig {
+    pub(super) fn check(&self) -> Result<Settings, BusError> {
+        let seconds = |name: &str, given: f64, most: f64| match Duration::try_from_secs_f64(given) {
+            Ok(duration) if given <= most && duration >= Duration::from_millis(1) => Ok(duration),
+            _ => Err(refused(format!("{name}: expected seconds, more than 0 and up to {most}, got {given}"))),
+        };
+        if self.consumer_group.is_empty() || self.consumer_group.contains('\0') {
+            return Err(refused("consumer_group: expected text without NUL, not empty"));
+        }
+        let server = server(&self.url)?;
+        let place = match server.addr() {
+            ConnectionAddr::Unix(path) => path.display().to_string(),
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                }
+            }
+            _ => return Err(refused("url: this kind of address is not supported")),
+        };
+        Ok(Settings {
+            server,
+            place,
+            // No two groups share a key: `:` only ever ends the group's name.
+            prefix: self.consumer_group.replace('%', "%25").replace(':', "%3A"),
+            history: self.history,
+            age: seconds("history_age", self.history_age, LONGEST)?,
+            connect_timeout: seconds("connect_timeout", self.connect_timeout, 86_400.0)?,
+            publish_timeout: seconds("publish_timeout", self.publish_timeout, 86_400.0)?,
+        })
+    }
+}
+
+fn refused(reason: impl Into<Cow<'static, str>>) -> BusError {
+    BusError::Refused(reason.into().into_owned())
+}
+
+/// No text of these errors quotes the URL.
+fn server(url: &str) -> Result<ConnectionInfo, BusError> {
+    const EXPECTED: &str = "url: expected redis://[user:password@]host[:port][/database], the same with rediss:// for TLS, or \
+                            unix:///path[?db=&user=&pass=]";
+    let parsed = redis::parse_redis_url(url).ok_or_else(|| refused(EXPECTED))?;
+    let is_socket = parsed.scheme().ends_with("unix");
+    let known: &[&str] = if is_socket { &["db", "user", "pass"] } else { &[] };
+    if parsed.fragment().is_some() || parsed.query_pairs().any(|(key, _)| !known.contains(&&*key)) {
+        return Err(refused(format!("{EXPECTED}; it has another option")));
+    }
+    if is_socket && !matches!(parsed.host_str(), None | Some("")) {
+        return Err(refused(format!("{EXPECTED}; the path of a socket is absolute")));
+    }
+    let info = url.into_connection_info().map_err(|error| refused(format!("{EXPECTED}; {}", error.category())))?;
+    let settings = info.redis_settings();
+    if !(0..=i64::from(u32::MAX)).contains(&settings.db()) {
+        return Err(refused(format!("{EXPECTED}; the database is a number from 0")));
+    }
+    if settings.username().is_some() && settings.password().is_none() {
+        return Err(refused(format!("{EXPECTED}; a user needs a password")));
+    }
+    // What is not said needs no right to say it.
+    let settings = settings.clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
+    Ok(info.set_redis_settings(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> RedisConfig {
+        let (url, consumer_group) = (url.to_owned(), "a:b%".to_owned());
+        RedisConfig { url, consumer_group, history: 1, history_age: 1.0, connect_timeout: 1.0, publish_timeout: 1.0 }
+    }
+
+    #[test]
+    fn places_are_named_without_secrets() {
+        let cases = [
+            ("redis://:secret@example.org", "example.org:6379"),
+            ("rediss://user:secret@example.org:7/3", "example.org:7"),
+            ("redis://[::1]:7", "[::1]:7"),
+            ("unix:///run/redis.sock?db=1&user=a&pass=secret", "/run/redis.sock"),
+        ];
+        for (url, place) in cases {
+            assert_eq!(config(url).check().map(|settings| settings.place), Ok(place.to_owned()));
+        }
+        assert_eq!(config("redis://x").check().map(|settings| settings.prefix), Ok("a%3Ab%25".to_owned()));
+    }
+
+    #[test]
+    fn wrong_urls_are_refused_without_secrets() {
+        for url in [
+            "",
+            "http://:secret@host",
+            "secret",
+            "redis://:secret@host/x",
+            "redis://:secret@host/-1",
+            "redis://:secret@host:port",
+            "redis://:secret@host?timeout=3",
+            "redis://:secret@host?protocol=resp3",
+            "rediss://:secret@host/#insecure",
+            "redis://secret@host",
+            "unix://run/redis.sock?pass=secret",
+            "unix:///run/redis.sock?pass=secret&db=x",
+            "unix:///run/redis.sock?password=secret",
+        ] {
+            match config(url).check() {
+                Err(BusError::Refused(reason)) => assert!(!reason.contains("secret"), "{reason}"),
+                _ => panic!("{url} was taken"),
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_checked() {
+        for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e12, 1e-9] {
+            for config in [
+                RedisConfig { history_age: wrong, ..config("redis://x") },
+                RedisConfig { connect_timeout: wrong, ..config("redis://x") },
+                RedisConfig { publish_timeout: wrong, ..config("redis://x") },
+            ] {
+                assert!(matches!(config.check(), Err(BusError::Refused(_))), "{wrong}");
+            }
+        }
+    }
+}

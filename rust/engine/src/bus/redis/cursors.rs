@@ -1,0 +1,295 @@
+//! What this process knows of each channel that it watches, and what follows from what it hears. No I/O.
+//!
+//! Everything comes in the order in which the server did it: confirmations, events and pulses, on one connection. Each event
+//! names the one before it in its channel, so a hole is seen as soon as something follows it. A pulse comes behind all that was
+//! published before it: up to its offset nothing is missing in any channel that is live, and so a channel in which nothing happens
+//! costs nothing. After a lost connection each channel's cursor is compared with the server's before it is live again.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tokio::sync::watch;
+
+use crate::event::{Offset, Position};
+
+/// The channels of a process, and the epoch that their cursors are of.
+#[derive(Default)]
+pub(super) struct Cursors {
+    epoch: u64,
+    /// The greatest offset that was heard of.
+    end: Offset,
+    /// The last event that is known to have been accepted: should the server not know it any more, it has lost others too.
+    witness: Witness,
+    /// Up to here nothing is missing in those channels that are live.
+    floor: Offset,
+    channels: FxHashMap<Arc<str>, Channel>,
+    /// Those that may have to be subscribed or unsubscribed.
+    changed: Vec<Arc<str>>,
+    /// Subscribed ones that have no cursor, and go live with the next pulse.
+    fresh: Vec<Arc<str>>,
+    /// Subscribed ones whose cursor is from before: what came since has to be read.
+    behind: Vec<Arc<str>>,
+}
+
+/// An event that was accepted.
+#[derive(Clone, Default)]
+pub(super) struct Witness {
+    pub(super) epoch: u64,
+    pub(super) channel: Arc<str>,
+    pub(super) offset: Offset,
+}
+
+struct Channel {
+    wanted: bool,
+    link: Link,
+    /// Everything up to here is behind us; `None`: nothing was heard yet, so nothing can be missing.
+    at: Option<Offset>,
+    /// Since when it is live, while it is.
+    live: watch::Sender<Option<Offset>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    No,
+    Subscribing,
+    Subscribed,
+    /// Nothing is missing up to its cursor and to the floor.
+    Live,
+    Unsubscribing,
+}
+
+/// What an event is to its channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It was handed over, or nobody waits for it.
+    Old,
+    /// The next one; the cursor stands behind it now.
+    Next,
+    /// Something between this cursor and the event was not heard.
+    Missed(Offset),
+}
+
+impl Channel {
+    fn cursor(&self, floor: Offset) -> Option<Offset> {
+        if self.link == Link::Live { Some(self.at.map_or(floor, |at| at.max(floor))) } else { self.at }
+    }
+
+    fn go_live(&mut self, at: Offset) {
+        self.at = Some(at);
+        self.link = Link::Live;
+        self.live.send_replace(Some(at));
+    }
+}
+
+impl Cursors {
+    // ---- what is wanted ----
+
+    /// Somebody wants a channel: since when it is live, or where that will be told.
+    pub(super) fn want(&mut self, name: &Arc<str>) -> Result<Offset, watch::Receiver<Option<Offset>>> {
+        let (changed, floor) = (&mut self.changed, self.floor);
+        let channel = self.channels.entry(name.clone()).or_insert_with(|| Channel {
+            wanted: false,
+            link: Link::No,
+            at: None,
+            live: watch::Sender::new(None),
+        });
+        if !channel.wanted {
+            channel.wanted = true;
+            changed.push(name.clone());
+        }
+        match channel.cursor(floor) {
+            Some(at) if channel.link == Link::Live => Ok(at),
+            _ => Err(channel.live.subscribe()),
+        }
+    }
+
+    /// Nobody does any more.
+    pub(super) fn unwant(&mut self, name: &Arc<str>) {
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.wanted = false;
+            self.changed.push(name.clone());
+        }
+    }
+
+    /// What has to be subscribed and unsubscribed now; for each channel at most one of the two is on its way.
+    pub(super) fn changes(&mut self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
+        for name in std::mem::take(&mut self.changed) {
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            match (channel.wanted, channel.link) {
+                (true, Link::No) => {
+                    channel.link = Link::Subscribing;
+                    subscribe.push(name);
+                }
+                (false, Link::Subscribed | Link::Live) => {
+                    channel.link = Link::Unsubscribing;
+                    channel.at = None;
+                    channel.live.send_replace(None);
+                    unsubscribe.push(name);
+                }
+                (false, Link::No) => _ = self.channels.remove(&name),
+                // The confirmation that is on its way asks again.
+                _ => {}
+            }
+        }
+        (subscribe, unsubscribe)
+    }
+
+    // ---- what the server says ----
+
+    /// A channel is subscribed.
+    pub(super) fn subscribed(&mut self, name: &str) {
+        let Some((name, channel)) = self.find(name) else { return };
+        if channel.link != Link::Subscribing {
+            return;
+        }
+        channel.link = Link::Subscribed;
+        let list = match (channel.wanted, channel.at) {
+            (false, _) => &mut self.changed,
+            (true, None) => &mut self.fresh,
+            (true, Some(_)) => &mut self.behind,
+        };
+        list.push(name);
+    }
+
+    /// A channel is not subscribed any more.
+    pub(super) fn unsubscribed(&mut self, name: &str) {
+        let Some((name, channel)) = self.find(name) else { return };
+        if channel.link == Link::Unsubscribing {
+            channel.link = Link::No;
+            self.changed.push(name);
+        }
+    }
+
+    /// The channel of an event, by the name that this process shares.
+    pub(super) fn name(&self, name: &str) -> Option<Arc<str>> {
+        self.channels.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
+    /// An event, and the offset of the one before it in its channel.
+    pub(super) fn judge(&mut self, name: &Arc<str>, offset: Offset, previous: Offset) -> Verdict {
+        self.accepted(Position { epoch: self.epoch, offset }, name);
+        let floor = self.floor;
+        let Some(channel) = self.channels.get_mut(name) else { return Verdict::Old };
+        if matches!(channel.link, Link::No | Link::Unsubscribing) {
+            return Verdict::Old;
+        }
+        match channel.cursor(floor) {
+            Some(at) if offset <= at => Verdict::Old,
+            Some(at) if previous > at => Verdict::Missed(at),
+            _ => {
+                channel.at = Some(offset);
+                Verdict::Next
+            }
+        }
+    }
+
+    /// Everything of a channel up to here is behind us, or told as a gap.
+    pub(super) fn pass(&mut self, name: &str, through: Offset) {
+        let floor = self.floor;
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.at = channel.cursor(floor).max(Some(through));
+        }
+    }
+
+    /// Everything that the server has of a channel was read, up to here.
+    pub(super) fn caught_up(&mut self, name: &str, through: Offset) {
+        self.pass(name, through);
+        if let Some(channel) = self.channels.get_mut(name)
+            && channel.link == Link::Subscribed
+        {
+            channel.go_live(channel.at.unwrap_or(through));
+        }
+    }
+
+    /// Those whose cursors have to be compared with the server's.
+    pub(super) fn take_behind(&mut self) -> Vec<(Arc<str>, Offset)> {
+        let behind = std::mem::take(&mut self.behind);
+        behind.into_iter().filter_map(|name| Some((name.clone(), self.cursor(&name)?))).collect()
+    }
+
+    /// Where a channel's cursor stands.
+    pub(super) fn cursor(&self, name: &str) -> Option<Offset> {
+        self.channels.get(name)?.cursor(self.floor)
+    }
+
+    /// Whether somebody waits for a pulse.
+    pub(super) fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// A pulse: all that was published up to here was heard.
+    pub(super) fn pulse(&mut self, end: Offset) {
+        self.floor = self.floor.max(end);
+        self.end = self.end.max(end);
+        for name in std::mem::take(&mut self.fresh) {
+            if let Some(channel) = self.channels.get_mut(&name)
+                && channel.link == Link::Subscribed
+            {
+                channel.go_live(channel.at.map_or(end, |at| at.max(end)));
+            }
+        }
+    }
+
+    /// The connection is lost; what was wanted still is.
+    pub(super) fn lost(&mut self) {
+        self.channels.retain(|_, channel| {
+            channel.at = channel.cursor(self.floor);
+            channel.link = Link::No;
+            channel.live.send_replace(None);
+            channel.wanted
+        });
+        self.changed = self.channels.keys().cloned().collect();
+        (self.fresh, self.behind, self.floor) = (Vec::new(), Vec::new(), 0);
+    }
+
+    /// The epoch as the server says it is. Where it is another, these channels may have lost events, and all begin anew.
+    pub(super) fn begin(&mut self, epoch: u64, end: Offset) -> Vec<Arc<str>> {
+        if epoch == self.epoch {
+            self.end = self.end.max(end);
+            return Vec::new();
+        }
+        (self.epoch, self.end, self.floor) = (epoch, end, 0);
+        let mut gaps = Vec::new();
+        self.behind.clear();
+        self.fresh.clear();
+        for (name, channel) in &mut self.channels {
+            if channel.at.take().is_some() && channel.wanted {
+                gaps.push(name.clone());
+            }
+            if matches!(channel.link, Link::Subscribed | Link::Live) {
+                channel.link = Link::Subscribed;
+                channel.live.send_replace(None);
+                self.fresh.push(name.clone());
+            }
+        }
+        gaps
+    }
+
+    /// The bus's end as far as it is known here.
+    pub(super) fn position(&self) -> Position {
+        Position { epoch: self.epoch, offset: self.end }
+    }
+
+    /// An event was accepted here.
+    pub(super) fn accepted(&mut self, position: Position, channel: &Arc<str>) {
+        let Position { epoch, offset } = position;
+        if epoch == self.epoch {
+            self.end = self.end.max(offset);
+            if epoch != self.witness.epoch || offset > self.witness.offset {
+                self.witness = Witness { epoch, channel: channel.clone(), offset };
+            }
+        }
+    }
+
+    /// The last event that is known to have been accepted.
+    pub(super) fn witness(&self) -> Witness {
+        self.witness.clone()
+    }
+
+    fn find(&mut self, name: &str) -> Option<(Arc<str>, &mut Channel)> {
+        let name = self.name(name)?;
+        let channel = self.channels.get_mut(&name)?;
+        Some((name, channel))
+    }
+}

@@ -1,0 +1,348 @@
+//! The connections of one session: one for commands, one that is told what is published.
+//!
+//! Both are opened here and not by the client library: its pub/sub connection reads ahead without bound, and its TLS would choose
+//! a provider for the whole process. Whoever does not read leaves what comes to the server, which gives a reader up that is
+//! too slow; then history has what it missed.
+
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+
+use bytes::{Bytes, BytesMut};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError, Script, cmd,
+};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::config::Settings;
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Names of channels in one command.
+pub(super) const AT_ONCE: usize = 1_000;
+/// No frame of ours is larger; an event alone may be a few mebibytes.
+const MAX_FRAME: usize = 256 << 20;
+
+macro_rules! script {
+    ($name:literal) => {
+        LazyLock::new(|| Code::new(concat!(include_str!("clock.lua"), "\n", include_str!($name))))
+    };
+}
+
+pub(super) static PUBLISH: LazyLock<Code> = script!("publish.lua");
+pub(super) static PULSE: LazyLock<Code> = script!("pulse.lua");
+pub(super) static READ: LazyLock<Code> = script!("read.lua");
+
+/// A script and its name at the server.
+pub(super) struct Code {
+    text: &'static str,
+    sha: String,
+}
+
+impl Code {
+    fn new(text: &'static str) -> Code {
+        Code { text, sha: Script::new(text).get_hash().to_owned() }
+    }
+}
+
+/// The connection for commands; its clones share it.
+#[derive(Clone)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// Which run of which server this is.
+    pub(super) server: Arc<str>,
+    number: u64,
+}
+
+/// A task that ends with its owner.
+pub(super) struct Owned<T>(pub(super) JoinHandle<T>);
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    /// Connects, and refuses servers that cannot do this; the task is done when the connection is lost.
+    pub(super) async fn open(
+        settings: &Settings,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<(Link, Owned<()>), String> {
+        let stream = connect(settings, tls).await?;
+        // Every call has its own time limit.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let opened = MultiplexedConnection::new_with_config(settings.server.redis_settings(), stream, config).await;
+        let (mut connection, driver) = opened.map_err(reason)?;
+        let task = Owned(tokio::spawn(driver));
+        let info: String = cmd("INFO").query_async(&mut connection).await.map_err(reason)?;
+        let server = check(&info)?;
+        Ok((Link { connection, server, number: super::random() }, task))
+    }
+
+    /// Runs a script; it is sent in full only where the server does not have it yet.
+    pub(super) async fn run<T: FromRedisValue>(&self, code: &Code, args: &[impl AsRef<[u8]>]) -> Result<T, RedisError> {
+        let command = |name: &str, code: &str| {
+            let mut command = cmd(name);
+            command.arg(code).arg(0);
+            args.iter().for_each(|arg| _ = command.arg(arg.as_ref()));
+            command
+        };
+        match self.query(&command("EVALSHA", &code.sha)).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => self.query(&command("EVAL", code.text)).await,
+            outcome => outcome,
+        }
+    }
+
+    pub(super) fn is_same(&self, other: Option<&Link>) -> bool {
+        other.is_some_and(|other| other.number == self.number)
+    }
+
+    /// Runs a command.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        command.query_async(&mut self.connection.clone()).await
+    }
+}
+
+/// An error's text, on one line.
+pub(super) fn reason(error: impl std::fmt::Display) -> String {
+    error.to_string().replace(['\r', '\n'], " ")
+}
+
+/// Whether the server itself said so.
+pub(super) fn is_answer(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// Whether this server will do, by its `INFO`; its identity.
+fn check(info: &str) -> Result<Arc<str>, String> {
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
+    let version = field("redis_version").unwrap_or_default();
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    if (numbers.next(), numbers.next()) < (Some(6), Some(2)) {
+        return Err(format!("the server is Redis {version}; 6.2 or newer, or Valkey, is needed"));
+    }
+    if field("cluster_enabled") == Some("1") || field("redis_mode") == Some("cluster") {
+        return Err("the server is in cluster mode, which is not supported".to_owned());
+    }
+    if field("role").is_some_and(|role| role != "master") {
+        return Err("the server is a replica, which takes no events".to_owned());
+    }
+    if field("loading") == Some("1") {
+        return Err("the server is still loading its data".to_owned());
+    }
+    Ok(field("run_id").unwrap_or_default().into())
+}
+
+/// How the server's certificate is checked: by the system's roots, or those that `SSL_CERT_FILE` names.
+pub(super) fn tls() -> Result<Arc<ClientConfig>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let errors: Vec<String> = found.errors.iter().map(reason).collect();
+        return Err(format!("no root certificates were found: {}", errors.join(", ")));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(reason)?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+async fn connect(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<Box<dyn Duplex>, String> {
+    let tcp = async |host: &str, port: u16| {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(stream)
+    };
+    match settings.server.addr() {
+        ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(reason)?)),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let tls = tls.ok_or("TLS was not set up")?;
+            let name = ServerName::try_from(host.clone()).map_err(reason)?;
+            let stream = tcp(host, *port).await.map_err(reason)?;
+            Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(reason)?))
+        }
+        ConnectionAddr::Tcp(host, port) => Ok(Box::new(tcp(host, *port).await.map_err(reason)?)),
+        _ => Err("this kind of address is not supported".to_owned()),
+    }
+}
+
+/// The connection that is told what is published.
+pub(super) struct Inbound {
+    stream: Box<dyn Duplex>,
+    buffer: BytesMut,
+}
+
+/// What it is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// By name.
+    Subscribed(Bytes),
+    /// By name.
+    Unsubscribed(Bytes),
+    /// Name and payload.
+    Message(Bytes, Bytes),
+}
+
+impl Inbound {
+    pub(super) async fn open(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<Inbound, String> {
+        let mut inbound = Inbound { stream: connect(settings, tls).await?, buffer: BytesMut::new() };
+        inbound.authenticate(settings.server.redis_settings()).await?;
+        Ok(inbound)
+    }
+
+    async fn authenticate(&mut self, settings: &RedisConnectionInfo) -> Result<(), String> {
+        let Some(password) = settings.password() else { return Ok(()) };
+        let mut command = cmd("AUTH");
+        settings.username().into_iter().for_each(|user| _ = command.arg(user));
+        self.send(command.arg(password)).await?;
+        self.frame().await.map(drop)
+    }
+
+    pub(super) async fn subscribe(&mut self, names: &[String]) -> Result<(), String> {
+        self.each("SUBSCRIBE", names).await
+    }
+
+    pub(super) async fn unsubscribe(&mut self, names: &[String]) -> Result<(), String> {
+        self.each("UNSUBSCRIBE", names).await
+    }
+
+    async fn each(&mut self, name: &str, names: &[String]) -> Result<(), String> {
+        for names in names.chunks(AT_ONCE) {
+            self.send(cmd(name).arg(names)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, command: &Cmd) -> Result<(), String> {
+        self.stream.write_all(&command.get_packed_command()).await.map_err(reason)?;
+        self.stream.flush().await.map_err(reason)
+    }
+
+    /// The next thing that it is told. Nothing is lost when this is dropped.
+    pub(super) async fn next(&mut self) -> Result<Told, String> {
+        loop {
+            let (frame, items) = self.frame().await?;
+            let item = |at: usize| items.get(at).map(|range| frame.slice(range.clone()));
+            match (item(0).as_deref(), item(1), item(2)) {
+                (Some(b"message"), Some(name), Some(payload)) => return Ok(Told::Message(name, payload)),
+                (Some(b"subscribe"), Some(name), _) => return Ok(Told::Subscribed(name)),
+                (Some(b"unsubscribe"), Some(name), _) => return Ok(Told::Unsubscribed(name)),
+                _ => {}
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<(Bytes, Vec<Range<usize>>), String> {
+        loop {
+            if let Some((length, items)) = frame(&self.buffer)? {
+                return Ok((self.buffer.split_to(length).freeze(), items));
+            }
+            self.buffer.reserve(16 << 10);
+            if self.stream.read_buf(&mut self.buffer).await.map_err(reason)? == 0 {
+                return Err("the server closed the connection".to_owned());
+            }
+        }
+    }
+}
+
+/// How long a frame is, and where its texts are.
+type Frame = (usize, Vec<Range<usize>>);
+
+/// The length of the first frame (RESP 2) in a buffer and where its texts are, once it is there. Lists are flat in what a subscriber
+/// is told.
+fn frame(buffer: &[u8]) -> Result<Option<Frame>, String> {
+    let mut items = Vec::new();
+    let (mut at, mut wanted) = (0, 1usize);
+    while wanted > 0 {
+        let Some(rest) = buffer.get(at..).filter(|rest| !rest.is_empty()) else { return Ok(None) };
+        let Some(end) = rest.iter().take(1 << 16).position(|byte| *byte == b'\n') else {
+            return if rest.len() < 1 << 16 { Ok(None) } else { Err("the server's answer is not Redis'".to_owned()) };
+        };
+        let line = at + 1..at + end.saturating_sub(1).max(1);
+        let text = String::from_utf8_lossy(&buffer[line.clone()]);
+        at += end + 1;
+        wanted -= 1;
+        let number = || text.parse::<i64>().map_err(|_| "the server's answer is not Redis'".to_owned());
+        match rest[0] {
+            b'+' | b':' => items.push(line),
+            b'-' => return Err(text.into_owned()),
+            b'*' => wanted += usize::try_from(number()?).unwrap_or(0).min(1 << 10),
+            b'$' => {
+                // -1 is none.
+                let length = usize::try_from(number()?).unwrap_or(0);
+                if length > MAX_FRAME {
+                    return Err(format!("a message of {length} bytes is none of ours"));
+                }
+                items.push(at..at + length);
+                at += length + 2;
+                if number()? < 0 {
+                    at -= 2;
+                }
+            }
+            _ => return Err("the server's answer is not Redis'".to_owned()),
+        }
+        if at > buffer.len() {
+            return Ok(None);
+        }
+    }
+    Ok(Some((at, items)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_when_it_is_there_and_not_before() {
+        let told = b"*3\r\n$7\r\nmessage\r\n$2\r\na\n\r\n$0\r\n\r\n";
+        for length in 0..told.len() {
+            assert_eq!(frame(&told[..length]), Ok(None), "{length}");
+        }
+        let (length, items) = frame(&[told, &b"*1"[..]].concat()).expect("valid").expect("there");
+        assert_eq!(length, told.len());
+        let texts: Vec<&[u8]> = items.into_iter().map(|range| &told[range]).collect();
+        assert_eq!(texts, [&b"message"[..], b"a\n", b""]);
+    }
+
+    #[test]
+    fn other_answers_are_told_apart() {
+        assert_eq!(frame(b"+OK\r\n").map(|found| found.map(|(at, items)| (at, items.len()))), Ok(Some((5, 1))));
+        assert_eq!(
+            frame(b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n").map(|found| found.map(|(at, _)| at)),
+            Ok(Some(31))
+        );
+        assert_eq!(frame(b"-WRONGPASS no\r\n"), Err("WRONGPASS no".to_owned()));
+        for strange in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"$x\r\n", b"\n", b"*\n", b"$99999999999\r\n"] {
+            assert!(frame(strange).is_err(), "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn servers_are_told_apart() {
+        let info = |version: &str, mode: &str, role: &str| {
+            format!(
+                "# Server\r\nredis_version:{version}\r\nredis_mode:{mode}\r\nrun_id:abc\r\nrole:{role}\r\nloading:0\r\n"
+            )
+        };
+        assert_eq!(check(&info("6.2.0", "standalone", "master")).as_deref(), Ok("abc"));
+        assert_eq!(check(&info("10.0.1", "standalone", "master")).as_deref(), Ok("abc"));
+        for (version, mode, role, expected) in [
+            ("6.0.16", "standalone", "master", "6.2 or newer"),
+            ("5.0", "standalone", "master", "6.2 or newer"),
+            ("", "standalone", "master", "6.2 or newer"),
+            ("7.2.4", "cluster", "master", "cluster mode"),
+            ("7.2.4", "standalone", "slave", "replica"),
+        ] {
+            let error = check(&info(version, mode, role)).expect_err(version);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

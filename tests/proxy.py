@@ -51,6 +51,11 @@ class Proxy:
         await self.refuse()
         self._reserved.close()
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._links)
+
     def through(self, url: str) -> str:
         """A server's URL with this port instead of its own."""
         before, found, after = url.rpartition(f":{self._target}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +76,13 @@ SIZE = "subscription ($on: String!) { size(on: $on) }"
 CONTENT = "subscription ($on: String!) { content(on: $on) }"
 
 
+def config(kind: str, url: str, application: str, **options: Any) -> EventBusConfig:
+    """A remote bus, of this application alone."""
+    if kind == "postgresql":
+        return EventBusConfig.postgresql(url, schema=application, install=True, **options)
+    return EventBusConfig.redis(url, consumer_group=application, **options)
+
+
 class Bus:
     """One application's bus. Memory is one manager's own: there, all managers of a test are the same one."""
 
@@ -93,13 +99,9 @@ class Bus:
 
     def config(self, *, url: str | None = None, application: str | None = None, **options: Any) -> EventBusConfig:
         """As `EventBusConfig` takes it; options that only a remote bus has mean nothing to memory."""
-        application = application or self.application
         if self.server is None:
             return EventBusConfig.memory(history=options.get("history", 10_000))
-        url = url or self.server.url
-        if self.kind == "postgresql":
-            return EventBusConfig.postgresql(url, schema=application, install=True, **options)
-        return EventBusConfig.redis(url, consumer_group=application, **options)
+        return config(self.kind, url or self.server.url, application or self.application, **options)
 
     def outside(
         self, *, limits: Limits | None = None, multi_tenant: bool = False, **options: Any
@@ -167,21 +169,3 @@ async def token_now(manager: SubscriptionManager, channel: str) -> str:
         await tell(manager, channel, -1)
         [result] = await take(stream)
         return token(result)
-
-
-async def published_until(manager: SubscriptionManager, channel: str, done: asyncio.Event) -> int:
-    """Publishes 0, 1, 2… until somebody has had enough; gives how many."""
-    n = 0
-    while not done.is_set():
-        await tell(manager, channel, n)
-        n += 1
-        await asyncio.sleep(0)
-    return n
-
-
-def by_channel(numbers: Sequence[Any]) -> dict[str, list[Any]]:
-    """Of pairs, the second ones by the first."""
-    lists: dict[str, list[Any]] = {}
-    for channel, number in numbers:
-        lists.setdefault(channel, []).append(number)
-    return lists

@@ -75,6 +75,11 @@ class Proxy:
         for direction in directions:
             self._flows[direction].clear()
 
+    def silence(self) -> None:
+        """Nothing passes any more through what is open, for good; new connections are well."""
+        for link in self._links.values():
+            link.silent = True
+
     def cut(self) -> None:
         """Resets every open connection; new ones are taken."""
         for link in self._links.values():
@@ -136,6 +141,7 @@ class _Link:
         self._proxy = proxy
         self._client = reader, writer
         self._writers = [writer]
+        self.silent = False
 
     async def run(self, target: int) -> None:
         reader, writer = self._client
@@ -174,6 +180,8 @@ class _Link:
                 due, chunk = await late.get()
                 await asyncio.sleep(due - loop.time() if due > loop.time() else 0)
                 await self._proxy.gate(direction)
+                if self.silent:
+                    continue
                 if not chunk:
                     if writer.can_write_eof():
                         writer.write_eof()

@@ -93,6 +93,18 @@ async def test_a_stalled_direction_is_silent_and_loses_nothing(directions, arriv
         assert await soon(reader.readexactly(5)) == b"later"
 
 
+async def test_what_is_silenced_stays_silent_and_new_connections_are_well():
+    async with through_a_proxy() as (proxy, reader, writer):
+        await says_back(reader, writer)
+        proxy.silence()
+        writer.write(b"never")
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await says_back(other_reader, other_writer)
+        await is_silent(reader)
+        assert proxy.open == 2
+        other_writer.close()
+
+
 async def test_everything_is_late_and_in_order():
     async with through_a_proxy() as (proxy, reader, writer):
         proxy.delay = 0.05

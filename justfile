@@ -16,6 +16,10 @@ test *arguments:
 oracle factor="20" *arguments="tests/test_oracle_security.py":
     ORACLE={{ factor }} .venv/bin/pytest --timeout=0 -s {{ arguments }}
 
+# Break connections, servers and processes under load, at other moments each time
+faults times="20" *arguments="tests/test_faults.py":
+    FAULTS={{ times }} .venv/bin/pytest --timeout=0 -s {{ arguments }}
+
 # Measure: a release build, then every benchmark at full size
 bench *arguments:
     .venv/bin/maturin develop --release --locked --quiet

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+import redis
 
 from fraiseql_subs import (
     ALL_TENANTS,
@@ -845,6 +846,96 @@ async def test_a_subscribe_while_the_bus_is_away_waits_for_it_over_a_socket_too(
                 message = await waiting
             assert (message["id"], message["type"]) == ("2", "next")
             server.log.take()
+
+
+# ---- what was lost is told ----
+
+
+@pytest.mark.parametrize("kept", [0, 10, 10_000])
+async def test_what_history_no_longer_holds_is_told_on_its_channels_and_on_no_other(remote, kept):
+    there = await remote.manager(history=kept)
+    async with proxied(remote) as (proxy, options):
+        here = remote.outside(**options, history=kept)
+        async with here, watch(here, "busy") as busy, watch(here, "few") as few, watch(here, "none") as none:
+            for stream, name in ((busy, "busy"), (few, "few"), (none, "none")):
+                await tell(there, name, -1)
+                assert await heard(stream, 1) == [-1]
+            await proxy.refuse()
+            await until(lambda: not here.health()["bus"]["connected"])
+            await tell(there, "few", *range(5))
+            for start in range(0, 2000, 500):
+                await there.publish_events([Event("told", "busy", {"n": n}) for n in range(start, start + 500)])
+            await proxy.accept()
+            await until(lambda: here.health()["bus"]["connected"])
+            for name in ("busy", "few", "none"):
+                await tell(there, name, 9999)
+            whole = {"busy": [*range(2000), 9999], "few": [*range(5), 9999], "none": [9999]}
+            for stream, name in ((busy, "busy"), (few, "few"), (none, "none")):
+                gap, got = await until_the_last(stream)
+                # Without a gap it is all; with one it is what is left of it, and nothing amiss in that.
+                assert (name, got) == (name, whole[name] if not gap else whole[name][-len(got) :])
+                assert not (gap and got == whole[name] and kept), "a gap in which nothing was lost"
+                assert not (gap and len(whole[name]) <= kept), "a gap where history holds it all"
+            assert here.get_metrics()["bus_gaps"] <= {0: 3, 10: 1, 10_000: 0}[kept]
+
+
+async def until_the_last(stream: AsyncIterator[bytes]) -> tuple[bool, list[int]]:
+    """Whether a gap is told with the first message, and with no other, and the numbers up to 9999."""
+    results = await take(stream)
+    gap = results[0].get("extensions") == {"gap": True}
+    while results[-1]["data"]["numbered"]["n"] != 9999:
+        results += await take(stream)
+    assert [result for result in results[1:] if result.get("extensions")] == []
+    return gap, [result["data"]["numbered"]["n"] for result in results]
+
+
+async def flushed(server: Any) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        await asyncio.to_thread(client.flushall)
+
+
+async def killed(server: Any) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.parametrize("kind", [name for name in SERVERS if name != "postgresql"])
+@pytest.mark.parametrize("losing", [flushed, killed])
+async def test_a_server_that_has_lost_everything_is_noticed_by_all_and_old_tokens_are_lost(
+    kind, losing, start_server, stack
+):
+    bus = Bus(kind, start_server(SERVERS[kind]), stack)
+    here, there = await bus.managers()
+    streams = [await entered(stack, watch(manager, on)) for manager in (here, there) for on in ("a", "b")]
+    old = {on: await token_now(there, on) for on in ("a", "b", "quiet")}
+    assert [await heard(stream, 1) for stream in streams] == [[-1]] * 4
+    await losing(bus.server)
+    for on in ("a", "b"):
+        await insist(there, on, 1)
+        await insist(there, on, 2)
+    for stream in streams:
+        gap, second = await take(stream, 2)
+        assert gap == {"data": {"numbered": {"n": 1}}, "extensions": {"gap": True}}
+        assert second == {"data": {"numbered": {"n": 2}}}
+    for manager in (here, there):
+        for on, after in old.items():
+            assert await resumed(manager, on, after, 1) == "lost"
+    new = await token_now(there, "a")
+    await tell(there, "a", 3)
+    assert await resumed(here, "a", new, 1) == [3]
+
+
+async def insist(manager: SubscriptionManager, channel: str, n: int) -> None:
+    """Publishes as soon as the bus is there."""
+    deadline = time.perf_counter() + 10
+    while True:
+        try:
+            await tell(manager, channel, n)
+        except BusUnavailable:
+            assert time.perf_counter() < deadline
+            await asyncio.sleep(0.01)
+        else:
+            return
 
 
 async def test_an_unanswered_publish_is_in_doubt_and_accepted_at_most_once(remote):

@@ -1,0 +1,399 @@
+"""No event lost, none twice, none out of order: buses under load while connections, servers and processes fail.
+
+Three processes publish and listen, two of them through proxies. Every event has an identity, and every process says
+what it tried, what was accepted, refused or left in doubt, and what it heard. After each scenario the books must
+balance.
+
+`FAULTS=20` repeats everything as often; `FAULTS_SEED` chooses when things fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from fraiseql_subs import BusUnavailable, PublishUnknown, SubscriptionManager
+from fraiseql_subs.servers import Server
+
+from .apps import bus_worker
+from .buses import config
+from .conftest import ENVIRONMENT
+from .proxy import BOTH, Proxy
+from .servers import SERVERS, started, unheard
+from .sockets import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROUNDS = int(os.environ.get("FAULTS", "1"))
+SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1, 10**6)
+CHANNELS = ["a", "b", "c"]
+#: Seconds after which delivery goes on when the bus is back, and after which a silent peer is found.
+GOES_ON, FOUND = 2.0, 15.0
+OUTCOMES = ("accepted", "refused", "doubted")
+#: What a Redis needs to keep what it accepted.
+LASTING = {"redis": ["appendonly yes"], "valkey": ["appendonly yes"], "postgresql": []}
+#: In the short form one server of each bus.
+KINDS = [kind for kind in SERVERS if ROUNDS > 1 or kind != "valkey" or "redis" not in SERVERS]
+
+
+class Worker:
+    """One process, and what it has said, over all its lives."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.name = name
+        self.tokens: dict[str, str] = {}
+        self.heard: dict[str, list[str]] = {channel: [] for channel in CHANNELS}
+        self.heard_at: dict[str, float] = {}
+        #: How many had been heard when a gap was told.
+        self.gaps: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
+        #: By identity: accepted, refused, or in doubt.
+        self.outcomes: dict[str, str] = {}
+        self.batches: list[list[str]] = []
+        self.connected = False
+        self.paused = asyncio.Event()
+        self._lives = count()
+        self._options = options
+        self._live: set[str] = set()
+
+    async def start(self) -> None:
+        """Returns when it listens; what it heard last in an earlier life is where it goes on."""
+        self._live = set()
+        own = {"name": f"{self.name}{next(self._lives)}", "channels": CHANNELS, "tokens": self.tokens, "publishers": 2}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, bus_worker.__file__, json.dumps({**self._options, **own}), env=ENVIRONMENT, limit=2**24,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self._reading = asyncio.create_task(self._read())
+        await until(lambda: self._reading.done() or self._live >= {*CHANNELS})
+        assert not self._reading.done(), "it has ended"
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            if line.endswith(b"\n"):  # else it was killed while it said it
+                self._note(json.loads(line))
+
+    def _note(self, said: dict[str, Any]) -> None:
+        match said:
+            case {"heard": identity, "on": channel, "token": token, "gap": gap}:
+                if gap:
+                    self.gaps[channel].append(len(self.heard[channel]))
+                self.heard[channel].append(identity)
+                self.heard_at[identity] = time.perf_counter()
+                self.tokens[channel] = token
+            case {"tried": ids}:
+                self.batches.append(ids)
+                self.outcomes.update(dict.fromkeys(ids, "doubted"))
+            case {"accepted": ids}:
+                self.outcomes.update(dict.fromkeys(ids, "accepted"))
+            case {"refused": ids}:
+                self.outcomes.update(dict.fromkeys(ids, "refused"))
+            case {"live": channel}:
+                self._live.add(channel)
+            case {"connected": connected}:
+                self.connected = connected
+            case {"paused": True}:
+                self.paused.set()
+            case {"lost": channel}:
+                self.gaps[channel].append(len(self.heard[channel]))
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{command}\n".encode())
+
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+    async def close(self) -> None:
+        if self._process.returncode is None:
+            assert self._process.stdin
+            self._process.stdin.close()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._process.wait(), 10)
+        if self._process.returncode is None:
+            await self.kill()
+            raise AssertionError("it did not end")
+        await self._reading
+
+
+class Fleet:
+    """The server, the proxies, the three processes, and a manager of this one that nothing is done to."""
+
+    def __init__(self, kind: str, server: Server, proxies: list[Proxy], control: SubscriptionManager) -> None:
+        self.kind = kind
+        self.server = server
+        self.proxies = proxies
+        self.random = random.Random(f"{SEED} {kind}")
+        self.control = control
+        self.workers: list[Worker] = []
+        self._markers = count()
+        self._since: list[dict[str, int]] = []
+        self.notes: list[str] = []
+
+    @property
+    def proxied(self) -> list[Worker]:
+        return self.workers[: len(self.proxies)]
+
+    def some_time(self, least: float, most: float) -> Awaitable[None]:
+        """The load goes on meanwhile."""
+        return asyncio.sleep(self.random.uniform(least, most))
+
+    # ---- the load ----
+
+    async def begin(self) -> None:
+        self.notes.clear()
+        await self.settle()
+        self._since = [{on: len(worker.heard[on]) for on in CHANNELS} for worker in self.workers]
+        for worker in self.workers:
+            for gaps in worker.gaps.values():
+                gaps.clear()
+            worker.outcomes.clear()
+            worker.batches.clear()
+            worker.paused.clear()
+            worker.tell("publish")
+        await self.some_time(0.1, 0.2)
+
+    async def mark(self) -> dict[str, str]:
+        """An event on each channel, which nothing is in doubt about."""
+        marks = {}
+        for channel in CHANNELS:
+            while True:
+                identity = f"mark:{next(self._markers)}"
+                try:
+                    await self.control.publish_event("told", channel, {"id": identity})
+                except BusUnavailable:
+                    await asyncio.sleep(0.01)
+                except PublishUnknown:
+                    pass  # it may be heard too, as any mark
+                else:
+                    break
+            marks[channel] = identity
+        return marks
+
+    async def settle(self) -> dict[str, str]:
+        """Returns when everybody has heard everything."""
+        marks = await self.mark()
+
+        def missing() -> list[str]:
+            return [
+                f"{worker.name} on {on}"
+                for worker in self.workers
+                for on in CHANNELS
+                if marks[on] not in worker.heard_at
+            ]
+
+        deadline = time.perf_counter() + FOUND + 2 * GOES_ON
+        while missing():
+            assert time.perf_counter() < deadline, f"an accepted event was not heard by {missing()}"
+            await asyncio.sleep(0.005)
+        return marks
+
+    async def is_back(self, *, within: float = GOES_ON) -> None:
+        """From now on delivery goes on in time, for everybody."""
+        back = time.perf_counter()
+        marks = await self.settle()
+        took = max(worker.heard_at[mark] - back for worker in self.workers for mark in marks.values())
+        self.notes.append(f"{took:.2f} s until all hear again")
+        assert took < within, f"delivery went on after {took:.2f} s"
+
+    async def end(self, name: str) -> None:
+        """Stops the load and balances the books."""
+        for worker in self.workers:
+            worker.tell("pause")
+        for worker in self.workers:
+            await asyncio.wait_for(worker.paused.wait(), 20)
+        marks = await self.settle()
+        outcomes = {identity: how for worker in self.workers for identity, how in worker.outcomes.items()}
+        heard = set().union(*(self._compare(on, marks[on], outcomes) for on in CHANNELS))
+        how = {kind: {identity for identity in outcomes if outcomes[identity] == kind} for kind in OUTCOMES}
+        lost = how["accepted"] - heard
+        assert not lost, f"{len(lost)} lost: {sorted(lost)[:10]}"
+        ever = {identity for on in CHANNELS for identity in self.workers[0].heard[on]}
+        torn = [batch for worker in self.workers for batch in worker.batches if len({one in ever for one in batch}) > 1]
+        assert not torn, f"a part of a batch was heard: {torn[:10]}"
+        gaps = [worker.name for worker in self.workers if any(worker.gaps.values())]
+        assert not gaps, f"a gap was told to {gaps}"
+        print(
+            f"\n{self.kind}, {name}: {len(how['accepted'])} accepted and heard by 3 processes, "
+            f"{len(how['doubted'])} in doubt ({len(how['doubted'] & heard)} heard), {len(how['refused'])} refused; "
+            f"0 lost, 0 twice, 0 out of order; {'; '.join(self.notes)}"
+        )
+
+    def _compare(self, on: str, mark: str, outcomes: dict[str, str]) -> set[str]:
+        """What was heard on a channel: by all the same, in one order, once, and nothing that was refused."""
+        slices = []
+        for worker, since in zip(self.workers, self._since, strict=True):
+            whole, times = worker.heard[on], Counter(worker.heard[on])
+            slices.append(whole[since[on] : whole.index(mark) + 1])
+            twice = [identity for identity in slices[-1] if times[identity] > 1]
+            assert not twice, f"{worker.name} heard twice on {on}: {twice[:10]}"
+        first, *others = slices
+        for worker, other in zip(self.workers[1:], others, strict=True):
+            alone = [sorted(one)[:10] for one in ({*first} - {*other}, {*other} - {*first})]
+            assert alone == [[], []], f"{on}: {self.workers[0].name} and {worker.name} heard alone {alone}"
+            assert first == other, f"{on}: {worker.name} heard another order"
+        refused = [identity for identity in first if outcomes.get(identity) == "refused"]
+        assert not refused, f"refused, and heard: {refused[:10]}"
+        latest: dict[str, int] = {}
+        for identity in first:
+            publisher, _, number = identity.partition(":")
+            if publisher != "mark":
+                assert int(number.split(".")[0]) > latest.get(publisher, 0), f"{identity} after {latest[publisher]}"
+                latest[publisher] = int(number.split(".")[0])
+        return {*first}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lasting_server(request: pytest.FixtureRequest) -> Any:
+    server = started(SERVERS[request.param], *LASTING[request.param])
+    yield request.param, server
+    server.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(lasting_server: tuple[str, Server]) -> AsyncIterator[Fleet]:
+    kind, server = lasting_server
+    application = unheard()
+    async with contextlib.AsyncExitStack() as stack:
+        options = {"connect_timeout": 10, "publish_timeout": 1.0}
+        bus = config(kind, server.url, application, **options)
+        control = await stack.enter_async_context(SubscriptionManager(bus_worker.SCHEMA, bus))
+        proxies = [await stack.enter_async_context(Proxy(server.port)) for _ in range(2)]
+        fleet = Fleet(kind, server, proxies, control)
+        for name, url in zip("xyz", [*(proxy.through(server.url) for proxy in proxies), server.url], strict=True):
+            given = {"kind": kind, "url": url, "application": application, "options": options}
+            worker = Worker(name, given)
+            await worker.start()
+            stack.push_async_callback(worker.close)
+            fleet.workers.append(worker)
+        # Everybody has a token for every channel, in case that it is killed.
+        await fleet.settle()
+        yield fleet
+
+
+# ---- what goes wrong ----
+
+
+async def cut(fleet: Fleet) -> None:
+    for _ in range(6):
+        fleet.random.choice(fleet.proxies).cut()
+        await fleet.some_time(0.05, 0.4)
+    for proxy in fleet.proxies:
+        proxy.cut()
+
+
+async def refused(fleet: Fleet) -> None:
+    for proxy in fleet.proxies:
+        await proxy.refuse()
+    await fleet.some_time(0.8, 1.5)
+    for proxy in fleet.proxies:
+        await proxy.accept()
+
+
+async def stalled(fleet: Fleet) -> None:
+    for proxy in fleet.proxies:
+        proxy.stall()
+    await fleet.some_time(1.2, 2)
+    for proxy in fleet.proxies:
+        proxy.forward()
+
+
+async def late(fleet: Fleet) -> None:
+    for _ in range(4):
+        for proxy in fleet.proxies:
+            proxy.delay = fleet.random.uniform(0.02, 0.2)
+        await fleet.some_time(0.2, 0.4)
+    for proxy in fleet.proxies:
+        proxy.forward()
+
+
+async def half_open(fleet: Fleet) -> None:
+    for direction in BOTH:
+        for proxy in fleet.proxies:
+            proxy.stall([direction])
+        await fleet.some_time(0.3, 1.2)
+        for proxy in fleet.proxies:
+            proxy.cut()
+            proxy.forward()
+        await fleet.some_time(0.2, 0.4)
+
+
+async def cut_in_a_reply(fleet: Fleet) -> None:
+    for _ in range(12):
+        fleet.random.choice(fleet.proxies).cut_in_reply(fleet.random.choice([1, 2, 3, 5, 20, 100, 1000, 5000]))
+        await fleet.some_time(0.05, 0.2)
+    for proxy in fleet.proxies:
+        proxy.forward()
+
+
+async def server_killed(fleet: Fleet) -> None:
+    for _ in range(2):
+        await asyncio.to_thread(fleet.server.kill)
+        await fleet.some_time(0.1, 0.6)
+        await asyncio.to_thread(fleet.server.start)
+        await fleet.is_back()
+        await fleet.some_time(0.1, 0.3)
+
+
+async def server_silent(fleet: Fleet) -> None:
+    fleet.server.pause()
+    await fleet.some_time(1.2, 2)
+    fleet.server.resume()
+
+
+async def process_killed(fleet: Fleet) -> None:
+    """Each in turn, the one that gives positions among them, where there is such a one."""
+    for worker in fleet.random.sample(fleet.workers, 3):
+        await worker.kill()
+        others, fleet.workers = fleet.workers, [one for one in fleet.workers if one is not worker]
+        await fleet.is_back()
+        fleet.workers = others
+        await worker.start()
+        worker.tell("publish")
+
+
+async def silent_peer(fleet: Fleet) -> None:
+    """A connection dies without a word, as behind a NAT that forgot it; new ones would work."""
+    for proxy in fleet.proxies:
+        proxy.silence()
+    await fleet.is_back(within=FOUND + GOES_ON)
+
+
+SCENARIOS: dict[str, Callable[[Fleet], Awaitable[None]]] = {
+    "cut": cut,
+    "refused": refused,
+    "stalled": stalled,
+    "late": late,
+    "half-open": half_open,
+    "cut in a reply": cut_in_a_reply,
+    "server killed": server_killed,
+    "server silent": server_silent,
+    "process killed": process_killed,
+    "silent peer": silent_peer,
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_the_books_balance(fleet, scenario, turn):
+    print(f"\nFAULTS_SEED={SEED}")
+    await fleet.begin()
+    await SCENARIOS[scenario](fleet)
+    await fleet.is_back(within=FOUND + GOES_ON if scenario == "silent peer" else GOES_ON)
+    await fleet.some_time(0.1, 0.3)
+    await fleet.end(scenario)

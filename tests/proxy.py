@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Iterable
 from types import TracebackType
@@ -134,6 +135,55 @@ class Proxy:
         await self._flows[direction].wait()
 
 
+class Encrypted(Proxy):
+    """With TLS towards its clients, which our servers' binaries do not speak; PostgreSQL's clients ask for it first."""
+
+    _ASKS = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+
+    def __init__(self, target: int, context: ssl.SSLContext, *, is_asked: bool) -> None:
+        super().__init__(target)
+        self._context = context
+        self._is_asked = is_asked
+
+    async def accept(self) -> None:
+        listening = socket.create_server(("127.0.0.1", self.port))
+        listening.setblocking(False)
+        self._accepting = asyncio.create_task(self._serve(listening))
+
+    async def refuse(self) -> None:
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        await super().refuse()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                sock, _ = await loop.sock_accept(listening)
+                tasks.add(task := asyncio.create_task(self._encrypt(sock)))
+                task.add_done_callback(tasks.discard)
+        finally:
+            listening.close()
+            for task in tasks:
+                task.cancel()
+
+    async def _encrypt(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            if self._is_asked:
+                if await loop.sock_recv(sock, 8) != self._ASKS:
+                    raise ConnectionAbortedError
+                await loop.sock_sendall(sock, b"S")
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=self._context)
+        except OSError:
+            sock.close()  # it does not like our certificate, or did not want any
+            return
+        await self._take(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+
+
 class _Link:
     """One client's connection and the one to the server behind it."""
 
@@ -185,7 +235,8 @@ class _Link:
                 if not chunk:
                     if writer.can_write_eof():
                         writer.write_eof()
-                    break
+                        break
+                    return writer.close()  # TLS ends both ways at once
                 allowed = self._proxy.allowance(len(chunk)) if direction == "replies" else None
                 writer.write(chunk[:allowed])
                 await writer.drain()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 import redis
+import trustme
 
 from fraiseql_subs import (
     ALL_TENANTS,
@@ -50,7 +52,7 @@ from .buses import (
     watch,
 )
 from .conftest import ENVIRONMENT
-from .proxy import Proxy
+from .proxy import Encrypted, Proxy
 from .servers import SERVERS
 from .sockets import Client, served, until
 from .support import entered, soon, take
@@ -788,6 +790,57 @@ async def test_entering_says_that_the_bus_cannot_be_reached_and_keeps_the_secret
             async with manager, watch(manager, "c") as stream:
                 await tell(manager, "c", 1)
                 assert await heard(stream, 1) == [1]
+
+
+REDIS_TLS = [("", "127.0.0.1", "ours", True), ("", "127.0.0.1", "another's", False), ("", "example.org", "ours", False)]
+POSTGRESQL_TLS = [
+    ("sslmode=verify-full&sslrootcert={ours}", "127.0.0.1", "ours", True),
+    ("sslmode=verify-full&sslrootcert={ours}", "127.0.0.1", "another's", False),
+    ("sslmode=verify-full&sslrootcert={ours}", "example.org", "ours", False),
+    ("sslmode=verify-ca&sslrootcert={ours}", "example.org", "ours", True),
+    ("sslmode=verify-ca&sslrootcert={ours}", "127.0.0.1", "another's", False),
+    ("sslmode=require", "example.org", "another's", True),
+    ("sslmode=require&sslrootcert={ours}", "127.0.0.1", "another's", False),
+    ("sslmode=prefer", "example.org", "another's", True),
+    ("sslmode=disable", "127.0.0.1", "ours", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("remote", "query", "host", "signed_by", "works"),
+    [(kind, *case) for kind in SERVERS for case in (POSTGRESQL_TLS if kind == "postgresql" else REDIS_TLS)],
+    indirect=["remote"],
+)
+async def test_tls_is_spoken_and_verified(remote, query, host, signed_by, works, tmp_path, monkeypatch):
+    authorities = {"ours": trustme.CA(), "another's": trustme.CA()}
+    ours = tmp_path / "ours.pem"
+    authorities["ours"].cert_pem.write_to_path(str(ours))
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authorities[signed_by].issue_cert(host).configure_cert(context)
+    is_postgresql = remote.kind == "postgresql"
+    async with Encrypted(remote.server.port, context, is_asked=is_postgresql) as front:
+        url = front.through(remote.server.url).replace("redis:", "rediss:")
+        if query:
+            url += "?" + query.format(ours=ours)
+        manager = remote.outside(url=url, connect_timeout=2)
+        if works:
+            async with manager, watch(manager, "c") as stream:
+                await tell(manager, "c", 1)
+                assert await heard(stream, 1) == [1]
+        else:
+            with pytest.raises(BusUnavailable, match=f"127.0.0.1:{front.port}"):
+                await soon(manager.__aenter__())
+
+
+@pytest.mark.parametrize("query", ["sslmode=require", "sslmode=verify-full"])
+@pytest.mark.parametrize("remote", ["postgresql"], indirect=True)
+async def test_a_server_without_tls_is_refused_where_it_is_asked_for(remote, query):
+    manager = remote.outside(url=f"{remote.server.url}?{query}", connect_timeout=2)
+    with pytest.raises(BusUnavailable):
+        await soon(manager.__aenter__())
+    async with remote.outside(url=f"{remote.server.url}?sslmode=prefer", connect_timeout=2) as manager:
+        assert manager.health()["ok"]
 
 
 async def test_while_the_bus_is_away_nothing_hangs_and_afterwards_everything_goes_on(remote):

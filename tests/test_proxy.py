@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 
 import pytest
+import trustme
 
-from .proxy import BOTH, Proxy
+from .proxy import BOTH, Encrypted, Proxy
 from .support import soon
 
 
@@ -125,3 +128,24 @@ async def test_a_reply_is_cut_in_its_middle():
         assert await soon(reader.readexactly(4)) == b"defg"
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await soon(reader.readexactly(1))
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_it_speaks_tls_towards_its_clients(is_asked):
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    async with through_a_proxy() as (plain, _reader, _writer):
+        async with Encrypted(plain.port, server_side, is_asked=is_asked) as front:
+            loop = asyncio.get_running_loop()
+            sock = socket.create_connection(("127.0.0.1", front.port))
+            sock.setblocking(False)
+            if is_asked:
+                await loop.sock_sendall(sock, Encrypted._ASKS)
+                assert await soon(loop.sock_recv(sock, 2)) == b"S"
+            reader, writer = await asyncio.open_connection(sock=sock, ssl=client_side, server_hostname="127.0.0.1")
+            await says_back(reader, writer, b"x" * 500_000)
+            writer.close()
+            await writer.wait_closed()

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._core import check_bus
-from .errors import NotAvailableError
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventBusConfig:
     """The choice of a bus; built by its class methods, connected when the manager is entered."""
 
-    kind: Literal["memory", "redis"]
+    kind: Literal["memory", "redis", "postgresql"]
     # Not shown: a URL may hold a password.
     options: Mapping[str, Any] = field(repr=False)
 
@@ -25,7 +24,7 @@ class EventBusConfig:
 
     def _json(self) -> str:
         """What Rust takes."""
-        return json.dumps({"kind": self.kind, **self.options})
+        return json.dumps({self.kind: dict(self.options)})
 
     @classmethod
     def memory(cls, *, history: int = 0) -> EventBusConfig:
@@ -88,8 +87,38 @@ class EventBusConfig:
         connect_timeout: float = 10,
         publish_timeout: float = 5,
     ) -> EventBusConfig:
-        """Events travel through PostgreSQL; not there yet: raises `NotImplementedError`."""
-        raise NotAvailableError("EventBusConfig.postgresql is not there yet; use EventBusConfig.memory()")
+        """Events travel through a PostgreSQL database, version 14 or newer; `fraiseql-subs pg install` prepares it.
+
+        Args:
+            dsn: Where to publish and to read history: a URL or libpq's keywords, `sslmode` and `sslrootcert` with
+                libpq's meanings. It may be a transaction pooler.
+            listen_dsn: Where to listen and to read what is new, if not there too; never a transaction pooler.
+            schema: The schema of our tables. Applications with different ones do not hear one another.
+            install: Whether entering the manager installs the schema, or brings it up to date.
+            history: How many events each channel keeps for resuming and for those who were away; 0 keeps none.
+            history_age: For how many seconds.
+            connect_timeout: Seconds that connecting may take, and that those wait who need the bus while it is away.
+            publish_timeout: Seconds until a publish without an answer raises `PublishUnknown`.
+
+        Raises:
+            ValueError: A DSN, the schema's name or a number is wrong; the text holds no password.
+        """
+        for name, text in (("dsn", dsn), ("listen_dsn", listen_dsn), ("schema", schema)):
+            if not isinstance(text, str) and not (name == "listen_dsn" and text is None):
+                raise TypeError(f"{name}: expected a str, got {type(text).__name__}")
+        if not isinstance(install, bool):
+            raise TypeError(f"install: expected a bool, got {type(install).__name__}")
+        options = {
+            "dsn": dsn,
+            "listen_dsn": listen_dsn,
+            "schema": schema,
+            "install": install,
+            "history": _history(history),
+            "history_age": _seconds("history_age", history_age),
+            "connect_timeout": _seconds("connect_timeout", connect_timeout),
+            "publish_timeout": _seconds("publish_timeout", publish_timeout),
+        }
+        return cls(kind="postgresql", options=options)
 
 
 def _history(history: int) -> int:

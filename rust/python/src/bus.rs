@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fraiseql_subs_engine::bus::postgres::{PostgresBus, PostgresConfig};
 use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus, RedisBus, RedisConfig};
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -12,12 +13,14 @@ use serde::Deserialize;
 use crate::errors;
 use crate::runtime::runtime;
 
-/// Which bus, as `EventBusConfig` describes it.
+/// Which bus, as `EventBusConfig` describes it: its options under its kind. A tag among them would have serde buffer them, which
+/// fractions do not survive where numbers keep every digit.
 #[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum BusInput {
     Memory { history: usize },
     Redis(RedisConfig),
+    Postgresql(PostgresConfig),
 }
 
 impl BusInput {
@@ -26,6 +29,7 @@ impl BusInput {
         match self {
             BusInput::Memory { history } => Ok(Arc::new(MemoryBus::new(*history))),
             BusInput::Redis(config) => Ok(Arc::new(RedisBus::new(config)?)),
+            BusInput::Postgresql(config) => Ok(Arc::new(PostgresBus::new(config)?)),
         }
     }
 }

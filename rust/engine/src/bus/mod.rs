@@ -33,6 +33,7 @@ use crate::event::{Event, Offset, Position};
 use crate::revocation::Revocation;
 
 mod memory;
+pub mod postgres;
 mod redis;
 mod wire;
 

@@ -1,12 +1,15 @@
--- The PostgreSQL event bus: an outbox that publishers write in their own transactions, and positions that are given afterwards.
+-- The PostgreSQL event bus: an outbox that publishers write in their own transactions, and positions that are given
+-- afterwards.
 --
--- Whoever runs this replaces two placeholders: @schema@ by the quoted name of a schema, @notify@ by the name of its NOTIFY channel.
--- It runs again on an installed schema without harm, in one transaction, by a role that owns the schema or may create it.
+-- Whoever runs this replaces two placeholders: @schema@ by the quoted name of a schema, @notify@ by the name of its
+-- NOTIFY channel. It runs again on an installed schema without harm, in one transaction, by a role that owns the schema
+-- or may create it.
 --
 -- Roles. Nothing here is granted to PUBLIC.
---   A publisher in SQL needs USAGE on the schema and EXECUTE on publish(); one that publishes by `publish_event` also EXECUTE on
---   publish_sent() and SELECT on meta.
---   A reader (a worker with subscriptions) needs what a publisher needs, SELECT on all tables, EXECUTE on advance() and prune().
+--   A publisher in SQL needs USAGE on the schema and EXECUTE on publish(); one that publishes by `publish_event` also
+--   EXECUTE on publish_sent() and SELECT on meta.
+--   A reader (a worker with subscriptions) needs what a publisher needs, SELECT on all tables, and EXECUTE on advance() and
+--   prune().
 -- The functions that write run with the rights of the schema's owner.
 
 DO $do$ BEGIN
@@ -15,8 +18,9 @@ DO $do$ BEGIN
     END IF;
 END $do$;
 
--- What was published. `txid` says which transaction did, `seq` was drawn at the insert: what came of an event that its cause's
--- transaction had committed has a greater one. The default of `id` is for whoever inserts rows by SQL; `version` is that of the row's meaning.
+-- What was published. `txid` says which transaction did, `seq` was drawn at the insert: what came of an event that its
+-- cause's transaction had committed has a greater one. The default of `id` is for whoever inserts rows by SQL;
+-- `version` is that of the row's meaning.
 CREATE TABLE IF NOT EXISTS @schema@.event (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -30,7 +34,8 @@ CREATE TABLE IF NOT EXISTS @schema@.event (
     source text,
     data json NOT NULL,
     previous json,
-    size integer NOT NULL GENERATED ALWAYS AS (octet_length(data::text) + coalesce(octet_length(previous::text), 0)) STORED
+    size integer NOT NULL
+        GENERATED ALWAYS AS (octet_length(data::text) + coalesce(octet_length(previous::text), 0)) STORED
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX IF NOT EXISTS event_txid ON @schema@.event (txid);
 
@@ -43,9 +48,10 @@ CREATE TABLE IF NOT EXISTS @schema@.position (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX IF NOT EXISTS position_channel ON @schema@.position (channel, position);
 
--- One row for each time that positions were given: `last` is the greatest of them, `snapshot` says which transactions are done with.
--- Rows are added, never changed: a row that is updated that often would leave a trail as long as the oldest open transaction.
--- While a great many events are positioned part by part, those that `target` sees and `snapshot` does not are done up to `through`.
+-- One row for each time that positions were given: `last` is the greatest of them, `snapshot` says which transactions
+-- are done with. Rows are added, never changed: a row that is updated that often would leave a trail as long as the
+-- oldest open transaction. While a great many events are positioned part by part, those that `target` sees and
+-- `snapshot` does not are done up to `through`.
 CREATE TABLE IF NOT EXISTS @schema@.tick (
     tick bigint PRIMARY KEY,
     made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -63,8 +69,8 @@ CREATE TABLE IF NOT EXISTS @schema@.channel (
     trimmed bigint NOT NULL
 ) WITH (fillfactor = 50);
 
--- One row, whose lock lets one prune at a time. Positions up to `counted` are counted; a channel that has no row was not trimmed
--- beyond `floor`.
+-- One row, whose lock lets one prune at a time. Positions up to `counted` are counted; a channel that has no row was
+-- not trimmed beyond `floor`.
 CREATE TABLE IF NOT EXISTS @schema@.pruning (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
     counted bigint NOT NULL,
@@ -80,7 +86,8 @@ CREATE TABLE IF NOT EXISTS @schema@.meta (
     max_bytes integer NOT NULL DEFAULT 1048576 CHECK (max_bytes > 0)
 );
 
--- What a snapshot's numbers mean something in: this server's life since a backup or a promotion, this database, this table.
+-- What a snapshot's numbers mean something in: this server's life since a backup or a promotion, this database, this
+-- table.
 CREATE OR REPLACE FUNCTION @schema@.incarnation() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT concat_ws(' ',
@@ -104,8 +111,8 @@ $body$;
 CREATE OR REPLACE FUNCTION @schema@.still_open(snapshot pg_snapshot, txid xid8) RETURNS pg_snapshot
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT CASE WHEN txid >= pg_snapshot_xmax(snapshot) THEN snapshot ELSE
-        (SELECT format('%s:%s:%s', (array_agg(x ORDER BY x))[1], pg_snapshot_xmax(snapshot), string_agg(x::text, ',' ORDER BY x))::pg_snapshot
-            FROM (SELECT txid AS x UNION SELECT pg_snapshot_xip(snapshot)) AS open)
+        (SELECT concat_ws(':', (array_agg(x ORDER BY x))[1], pg_snapshot_xmax(snapshot), string_agg(x::text, ',' ORDER BY x))
+            FROM (SELECT txid AS x UNION SELECT pg_snapshot_xip(snapshot)) AS open)::pg_snapshot
     END
 $body$;
 
@@ -115,7 +122,8 @@ INSERT INTO @schema@.tick (tick, last, snapshot)
     SELECT 1, @schema@.clock(), pg_current_snapshot() WHERE NOT EXISTS (SELECT FROM @schema@.tick);
 INSERT INTO @schema@.pruning (counted, floor) VALUES (0, 0) ON CONFLICT (single) DO NOTHING;
 
--- Publishes an event in the transaction of whoever calls it. The NOTIFY names the transaction, so one has one, however much it publishes.
+-- Publishes an event in the transaction of whoever calls it. The NOTIFY names the transaction, so one has one, however
+-- much it publishes.
 CREATE OR REPLACE FUNCTION @schema@.publish(
     channel text,
     event_type text,
@@ -152,7 +160,8 @@ BEGIN
     RETURN replace(event_id::text, '-', '');
 END $body$;
 
--- Publishes what `publish_event` and `publish_events` have checked: all or none, in this order. The arrays are of one length.
+-- Publishes what `publish_event` and `publish_events` have checked: all or none, in this order. The arrays are of one
+-- length.
 CREATE OR REPLACE FUNCTION @schema@.publish_sent(
     ids uuid[],
     channels text[],
@@ -172,21 +181,24 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT pg_notify('@notify@', pg_current_xact_id()::text);
 $body$;
 
--- Gives positions to the events that are visible now and were not when positions were last given, `most` at once. Returns the epoch, the last
--- position, a snapshot whose events all have one, how many it gave one here and whether there are more; no row: another is at it.
+-- Gives positions to the events that are visible now and were not when positions were last given, `most` at once.
+-- Returns the epoch, the last position, a snapshot whose events all have one, how many it gave one here and whether
+-- there are more; no row: another is at it.
 --
--- The snapshots of the ticks follow each other: each was taken under the lock, after the tick before was committed. One of them is
--- the first that sees an event; so each event is positioned once, and none is passed by, however late it commits. A long
--- transaction is not waited for: its events are found by its number when it is done. What comes of an event was inserted when that
--- event was visible: it is seen no earlier, and its `seq` is greater.
+-- The snapshots of the ticks follow each other: each was taken under the lock, after the tick before was committed. One
+-- of them is the first that sees an event; so each event is positioned once, and none is passed by, however late it
+-- commits. A long transaction is not waited for: its events are found by its number when it is done. What comes of an
+-- event was inserted when that event was visible: it is seen no earlier, and its `seq` is greater.
 --
--- After a crash the numbers of transactions are given again, yet none that a tick holds to be done: whatever commits or aborts writes so
--- into the log before any snapshot shows it as done, so before the commit of the tick that keeps that snapshot. That commit is flushed,
--- and recovery begins to count beyond every number in the log. A transaction that was open or not begun is not held to be done, so
--- whoever gets its number again is found. The log of a promoted standby is a beginning of its primary's, and the same holds there.
+-- After a crash the numbers of transactions are given again, yet none that a tick holds to be done: whatever commits or
+-- aborts writes so into the log before any snapshot shows it as done, so before the commit of the tick that keeps that
+-- snapshot. That commit is flushed, and recovery begins to count beyond every number in the log. A transaction that was
+-- open or not begun is not held to be done, so whoever gets its number again is found. The log of a promoted standby is
+-- a beginning of its primary's, and the same holds there.
 --
--- Where the incarnation is another (a restored dump, a promoted standby, pg_upgrade, this table made anew), an epoch begins, and what
--- has no position is found by looking for it. Numbers from elsewhere might be those of transactions to come: they are changed.
+-- Where the incarnation is another (a restored dump, a promoted standby, pg_upgrade, this table made anew), an epoch
+-- begins, and what has no position is found by looking for it. Numbers from elsewhere might be those of transactions to
+-- come: they are changed.
 CREATE OR REPLACE FUNCTION @schema@.advance(
     most integer DEFAULT 10000,
     OUT epoch bigint, OUT last bigint, OUT snapshot text, OUT positioned bigint, OUT more boolean
@@ -216,7 +228,8 @@ BEGIN
         SELECT pg_current_snapshot()::text,
             EXISTS (SELECT FROM @schema@.event AS e WHERE e.txid >= pg_snapshot_xmax(done.snapshot))
             OR EXISTS (SELECT FROM @schema@.event AS e WHERE e.txid = ANY (ARRAY(
-                SELECT x FROM pg_snapshot_xip(done.snapshot) AS x WHERE pg_visible_in_snapshot(x, pg_current_snapshot()))))
+                SELECT x FROM pg_snapshot_xip(done.snapshot) AS x
+                WHERE pg_visible_in_snapshot(x, pg_current_snapshot()))))
             -- From time to time, as the search passes over all rows of younger transactions that are still open.
             OR (done.made_at < clock_timestamp() - interval '10 seconds'
                 AND pg_snapshot_xmax(pg_current_snapshot()) > pg_snapshot_xmax(done.snapshot))
@@ -246,10 +259,12 @@ BEGIN
     IF state.incarnation <> present THEN
         state.epoch := @schema@.random();
         UPDATE @schema@.meta SET epoch = state.epoch, incarnation = present;
-        -- 3 and 4 are no user's transactions. What has no position goes under 4, which is then searched as one that was open.
+        -- 3 and 4 are no user's transactions. What has no position goes under 4, which is then searched as one that was
+        -- open.
         WITH foreign_events AS (
             UPDATE @schema@.event AS e
-            SET txid = CASE WHEN EXISTS (SELECT FROM @schema@.position AS p WHERE p.seq = e.seq) THEN '3' ELSE '4' END::xid8
+            SET txid = CASE WHEN EXISTS (SELECT FROM @schema@.position AS p WHERE p.seq = e.seq)
+                THEN '3' ELSE '4' END::xid8
             WHERE e.txid <> own AND (e.txid >= pg_snapshot_xmin(pg_current_snapshot())
                 OR NOT EXISTS (SELECT FROM @schema@.position AS p WHERE p.seq = e.seq))
         )
@@ -264,7 +279,8 @@ BEGIN
         UNION ALL
         SELECT e.seq, e.channel, e.size FROM @schema@.event AS e
             WHERE done.target IS NULL AND e.txid <> own AND e.txid = ANY (ARRAY(
-                SELECT x FROM pg_snapshot_xip(done.snapshot) AS x WHERE pg_visible_in_snapshot(x, pg_current_snapshot())))
+                SELECT x FROM pg_snapshot_xip(done.snapshot) AS x
+                WHERE pg_visible_in_snapshot(x, pg_current_snapshot())))
         UNION ALL
         (SELECT e.seq, e.channel, e.size FROM @schema@.event AS e
             WHERE done.target IS NOT NULL AND e.seq > done.through
@@ -277,7 +293,8 @@ BEGIN
             SELECT start + row_number() OVER (ORDER BY c.seq), c.seq, c.channel, c.size FROM chosen AS c
             RETURNING p.position, p.seq, p.channel
     )
-    SELECT count(*), coalesce(max(p.position), done.last), max(p.seq), coalesce(json_agg(DISTINCT p.channel), '[]'), pg_current_snapshot()
+    SELECT count(*), coalesce(max(p.position), done.last), max(p.seq), coalesce(json_agg(DISTINCT p.channel), '[]'),
+            pg_current_snapshot()
         INTO positioned, next.last, next.through, channels, next.snapshot FROM placed AS p;
 
     -- What this very transaction has published or will publish is left to the next: in its own eyes it is not open.
@@ -310,16 +327,22 @@ BEGIN
     END IF;
 END $body$;
 
--- Removes events beyond the last `history` of their channel and those older than `age_seconds`, of each kind `max_rows` at most; returns how
--- many. One prunes at a time: while another is at it, nothing is done. A channel without events is forgotten a day later; from then on it
--- is one of those that were not trimmed beyond `floor`.
-CREATE OR REPLACE FUNCTION @schema@.prune(history bigint, age_seconds double precision, max_rows integer DEFAULT 1000)
-RETURNS bigint
+-- Removes events beyond the last `history` of their channel and those older than `age_seconds`, of each kind `max_rows`
+-- at most; returns how many. Of the last `spared_seconds` none goes for being one too many: they may just be read. One
+-- prunes at a time: while another is at it, nothing is done. A channel without events is forgotten a day later; from
+-- then on it is one of those that were not trimmed beyond `floor`.
+CREATE OR REPLACE FUNCTION @schema@.prune(
+    history bigint,
+    age_seconds double precision,
+    max_rows integer DEFAULT 1000,
+    spared_seconds double precision DEFAULT 0
+) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $body$
 DECLARE
     state @schema@.pruning;
     expired bigint := @schema@.clock() - (age_seconds * 1000000)::bigint;
+    spared bigint := @schema@.clock() - (spared_seconds * 1000000)::bigint;
     removed bigint;
     forgotten bigint;
 BEGIN
@@ -346,7 +369,7 @@ BEGIN
         (SELECT p.position FROM @schema@.channel AS c CROSS JOIN LATERAL (
                 SELECT p.position FROM @schema@.position AS p
                 WHERE p.channel = c.channel ORDER BY p.position LIMIT c.kept - history) AS p
-            WHERE c.kept > history LIMIT max_rows)
+            WHERE c.kept > history AND p.position <= spared LIMIT max_rows)
     ), positions AS (
         DELETE FROM @schema@.position AS p USING doomed AS d WHERE p.position = d.position
             RETURNING p.seq, p.channel, p.position
@@ -354,13 +377,14 @@ BEGIN
         DELETE FROM @schema@.event AS e USING positions AS p WHERE e.seq = p.seq
     ), counts AS (
         UPDATE @schema@.channel AS c SET kept = c.kept - p.kept, trimmed = p.trimmed
-        FROM (SELECT p.channel, count(*) AS kept, max(p.position) AS trimmed FROM positions AS p GROUP BY p.channel) AS p
+        FROM (SELECT p.channel, count(*) AS kept, max(p.position) AS trimmed
+            FROM positions AS p GROUP BY p.channel) AS p
         WHERE c.channel = p.channel
     )
     SELECT count(*) INTO removed FROM positions;
 
     WITH gone AS (
-        DELETE FROM @schema@.channel AS c WHERE c.kept = 0 AND c.last < expired - 86400 * 1000000::bigint RETURNING c.last
+        DELETE FROM @schema@.channel AS c WHERE c.kept = 0 AND c.last < expired - 86400000000 RETURNING c.last
     )
     SELECT max(g.last) INTO forgotten FROM gone AS g;
     UPDATE @schema@.pruning SET counted = state.counted, floor = greatest(state.floor, forgotten);

@@ -1,0 +1,400 @@
+//! The way to a PostgreSQL server: what a DSN says, TLS with libpq's meanings, and a connection with its driver.
+//!
+//! tokio-postgres knows `sslmode` in part and `sslrootcert` not at all, so both are taken out of the DSN here. Nothing
+//! here waits with a limit of its own, and no text that leaves here holds the password.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{AsyncMessage, Client, Config, Error, Notification};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// After this long without an acknowledgement the kernel gives a connection up.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A DSN that was understood: the URL or the keyword form of libpq.
+#[derive(Clone)]
+pub struct Dsn {
+    config: Config,
+    verify: Verify,
+    roots: Roots,
+    /// Hosts and ports, as error texts name them.
+    address: String,
+}
+
+/// How far the server's certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    Authority,
+    Full,
+}
+
+/// Whose certificates are trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Roots {
+    /// libpq's own file where there is one, else the system's.
+    Usual,
+    System,
+    File(PathBuf),
+}
+
+/// A connection; dropping it ends the connection at once, without a word to a peer that may be silent.
+pub struct Link {
+    /// Its requests are sent at once and answered in order.
+    pub client: Arc<Client>,
+    driver: JoinHandle<String>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Link {
+    /// Waits for the connection's end, once; returns the reason.
+    pub async fn ended(&mut self) -> String {
+        (&mut self.driver).await.unwrap_or_else(|error| error.to_string())
+    }
+}
+
+impl Dsn {
+    /// Reads a DSN; the error names what is wrong with it.
+    pub fn parse(text: &str) -> Result<Dsn, String> {
+        let (rest, own) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            take_from_url(text)?
+        } else {
+            take_from_keywords(text)?
+        };
+        let mut config = Config::from_str(&rest).map_err(|error| match error.source() {
+            // Only names of options come from the text.
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        })?;
+        let last = |name: &str| own.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let roots = match last("sslrootcert") {
+            None | Some("") => Roots::Usual,
+            Some("system") => Roots::System,
+            Some(path) => Roots::File(path.into()),
+        };
+        let mode = last("sslmode").unwrap_or(if roots == Roots::System { "verify-full" } else { "prefer" });
+        let (mode, verify) = match mode {
+            "disable" => (SslMode::Disable, Verify::Nothing),
+            "prefer" => (SslMode::Prefer, Verify::Nothing),
+            // As libpq has it: who names authorities wants them asked.
+            "require" if roots != Roots::Usual => (SslMode::Require, Verify::Authority),
+            "require" => (SslMode::Require, Verify::Nothing),
+            "verify-ca" => (SslMode::Require, Verify::Authority),
+            "verify-full" => (SslMode::Require, Verify::Full),
+            _ => return Err("sslmode: expected disable, prefer, require, verify-ca or verify-full".to_owned()),
+        };
+        if roots == Roots::System && verify != Verify::Full {
+            return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+        }
+        config.ssl_mode(mode);
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("it names no host".to_owned());
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("fraiseql_subs");
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENCE);
+        }
+        let address = address(&config);
+        Ok(Dsn { config, verify, roots, address })
+    }
+
+    /// Hosts and ports, without credentials.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Connects, and hands every notification to `notified` as it comes. The error names the server and what it said.
+    pub async fn connect(&self, mut notified: impl FnMut(Notification) + Send + 'static) -> Result<Link, String> {
+        let tls = self.tls().map_err(|reason| self.at(&reason))?;
+        let connected = self.config.connect(MakeRustlsConnect::new(tls)).await;
+        let (client, mut connection) = connected.map_err(|error| self.at(&reason(&error)))?;
+        let driver = tokio::spawn(async move {
+            loop {
+                match std::future::poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(notification))) => notified(notification),
+                    Some(Ok(_)) => {}
+                    // Dropped, the connection ends, and whoever waits for an answer is told.
+                    Some(Err(error)) => return reason(&error),
+                    None => return "the connection was closed".to_owned(),
+                }
+            }
+        });
+        Ok(Link { client: Arc::new(client), driver })
+    }
+
+    /// A reason with the server that it is about.
+    pub fn at(&self, reason: &str) -> String {
+        format!("PostgreSQL at {}: {reason}", self.address)
+    }
+
+    fn tls(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        if self.verify == Verify::Full {
+            return Ok(builder.with_root_certificates(self.roots.load()?).with_no_client_auth());
+        }
+        let authority = match self.verify {
+            Verify::Nothing => None,
+            _ => {
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots.load()?), provider.clone());
+                Some(verifier.build().map_err(|error| error.to_string())?)
+            }
+        };
+        let verifier = Arc::new(Lenient { authority, provider });
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    }
+}
+
+/// What went wrong, with all that led to it; a server's own words where it spoke.
+pub fn reason(error: &Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        return format!("{} ({})", said.message(), said.code().code());
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Roots {
+    fn load(&self) -> Result<RootCertStore, String> {
+        let own = std::env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.is_file());
+        let file: Option<&Path> = match self {
+            Roots::File(path) => Some(path),
+            Roots::Usual => own.as_deref(),
+            Roots::System => None,
+        };
+        let mut store = RootCertStore::empty();
+        if let Some(path) = file {
+            let failed = |error: &dyn std::fmt::Display| format!("sslrootcert {}: {error}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
+                store.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+            }
+        } else {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        if store.is_empty() { Err("there is no root certificate to verify by".to_owned()) } else { Ok(store) }
+    }
+}
+
+/// Checks no name, and the chain only where there is an authority to check it by.
+#[derive(Debug)]
+struct Lenient {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
+        match authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // The name is looked at when the chain was found to be good.
+            Err(TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn address(config: &Config) -> String {
+    let ports = config.get_ports();
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let name = |(at, host): (usize, &Host)| match host {
+        Host::Tcp(host) if host.contains(':') => format!("[{host}]:{}", port(at)),
+        Host::Tcp(host) => format!("{host}:{}", port(at)),
+        Host::Unix(path) => format!("{}:{}", path.display(), port(at)),
+    };
+    let mut names: Vec<String> = config.get_hosts().iter().enumerate().map(name).collect();
+    if names.is_empty() {
+        names = config.get_hostaddrs().iter().enumerate().map(|(at, host)| format!("{host}:{}", port(at))).collect();
+    }
+    names.join(", ")
+}
+
+/// What is left of a DSN, and the options taken out of it.
+type Taken = (String, Vec<(String, String)>);
+
+fn is_own(key: &str) -> bool {
+    matches!(key, "sslmode" | "sslrootcert")
+}
+
+fn take_from_url(text: &str) -> Result<Taken, String> {
+    let Some((base, query)) = text.split_once('?') else { return Ok((text.to_owned(), Vec::new())) };
+    let (mut rest, mut own) = (Vec::new(), Vec::new());
+    for option in query.split('&') {
+        match option.split_once('=') {
+            Some((key, value)) if is_own(key) => own.push((key.to_owned(), percent_decoded(value)?)),
+            _ => rest.push(option),
+        }
+    }
+    let question = if rest.is_empty() { "" } else { "?" };
+    Ok((format!("{base}{question}{}", rest.join("&")), own))
+}
+
+fn percent_decoded(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+    for part in parts {
+        let code = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.ok_or("a percent sign is not followed by two hexadecimal digits")?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| "an option is not UTF-8".to_owned())
+}
+
+fn take_from_keywords(text: &str) -> Result<Taken, String> {
+    let (mut rest, mut own) = (String::new(), Vec::new());
+    let mut left = text.trim_start();
+    while !left.is_empty() {
+        let (key, after) = left.split_once('=').ok_or("expected a URL, or words of the form `keyword=value`")?;
+        let key = key.trim();
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            return Err("expected a URL, or words of the form `keyword=value`".to_owned());
+        }
+        let after = after.trim_start();
+        let (quoted, after) = after.strip_prefix('\'').map_or((false, after), |after| (true, after));
+        let mut value = String::new();
+        let mut letters = after.char_indices();
+        let end = loop {
+            match letters.next() {
+                Some((_, '\\')) => value.extend(letters.next().map(|(_, letter)| letter)),
+                Some((at, '\'')) if quoted => break at + 1,
+                Some((at, letter)) if !quoted && letter.is_whitespace() => break at,
+                Some((_, letter)) => value.push(letter),
+                None if quoted => return Err("a quote is not closed".to_owned()),
+                None => break after.len(),
+            }
+        };
+        left = after[end..].trim_start();
+        if is_own(key) {
+            own.push((key.to_owned(), value));
+        } else {
+            _ = write!(rest, "{key}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"));
+        }
+    }
+    Ok((rest, own))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (String, SslMode, Verify, Roots) {
+        let Dsn { config, verify, roots, address } = Dsn::parse(text).unwrap();
+        (address, config.get_ssl_mode(), verify, roots)
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let file = || Roots::File("/a b/ca.crt".into());
+        for (options, mode, verify, roots) in [
+            (&[][..], SslMode::Prefer, Verify::Nothing, Roots::Usual),
+            (&[("sslmode", "disable")], SslMode::Disable, Verify::Nothing, Roots::Usual),
+            (&[("sslmode", "require")], SslMode::Require, Verify::Nothing, Roots::Usual),
+            (&[("sslmode", "require"), ("sslrootcert", "/a b/ca.crt")], SslMode::Require, Verify::Authority, file()),
+            (&[("sslmode", "verify-ca"), ("sslrootcert", "/a b/ca.crt")], SslMode::Require, Verify::Authority, file()),
+            (&[("sslrootcert", "/a b/ca.crt"), ("sslmode", "verify-full")], SslMode::Require, Verify::Full, file()),
+            (&[("sslrootcert", "system")], SslMode::Require, Verify::Full, Roots::System),
+        ] {
+            let url: String =
+                options.iter().map(|(key, value)| format!("&{key}={}", value.replace(' ', "%20"))).collect();
+            let words: String = options.iter().map(|(key, value)| format!(" {key} = '{value}'")).collect();
+            let expected = ("db.example:5444".to_owned(), mode, verify, roots);
+            assert_eq!(read(&format!("postgresql://u:p@db.example:5444/d?application_name=x{url}")), expected);
+            assert_eq!(
+                read(&format!("host=db.example{words} port=5444 user=u password='it''s' ").replace("''", "\\'")),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn the_rest_is_kept_as_it_was() {
+        let Dsn { config, .. } =
+            Dsn::parse(r"host=/run/pg user='a \'b' password=s\ e\\cret sslmode=disable dbname=d").unwrap();
+        assert_eq!((config.get_user(), config.get_dbname()), (Some("a 'b"), Some("d")));
+        assert_eq!(config.get_password(), Some(&br"s e\cret"[..]));
+        assert_eq!(read("postgresql://u@%2Frun%2Fpg/d?sslmode=prefer").0, "/run/pg:5432");
+        assert_eq!(read("postgresql://a:1,[::1]:2/d").0, "a:1, [::1]:2");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_without_the_password() {
+        for (text, expected) in [
+            ("postgresql://u:hunter2@h/d?sslmode=allow", "sslmode: expected disable, prefer"),
+            ("postgresql://u:hunter2@h/d?sslmode=verify-ca&sslrootcert=system", "needs sslmode=verify-full"),
+            ("postgresql://u:hunter2@h/d?sslrootcert=%zz", "percent sign"),
+            ("postgresql://u:hunter2@h/d?colour=red", "unknown option `colour`"),
+            ("postgresql://u:hunter2@h:port/d", "port"),
+            ("host=h password=hunter2 colour=red", "unknown option `colour`"),
+            ("host=h password='hunter2", "quote is not closed"),
+            ("user=u password=hunter2", "names no host"),
+            ("mysql://u:hunter2@h/d", "expected a URL"),
+            ("hunter2", "expected a URL"),
+            ("", "names no host"),
+        ] {
+            let error = Dsn::parse(text).map(|_| ()).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The schema in the database: its SQL, whether it is there, and installing it.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use super::connect::reason;
+
+/// The version of the schema that this program works with.
+pub const VERSION: i32 = 1;
+/// The longest name of a schema, in bytes: NOTIFY's channel is named after it.
+const LONGEST_NAME: usize = 48;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// A schema's name, checked: it can stand in any SQL between double quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaName(String);
+
+impl SchemaName {
+    /// Checks a name.
+    pub fn parse(name: &str) -> Result<SchemaName, String> {
+        let is_usual = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-');
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_usual) || name.starts_with("pg_") {
+            let expected = "letters, digits, `_` and `-`, not beginning with `pg_`";
+            return Err(format!("schema: expected 1 to {LONGEST_NAME} bytes of {expected}"));
+        }
+        Ok(SchemaName(name.to_owned()))
+    }
+
+    /// As an identifier.
+    pub fn quoted(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+
+    /// The channel of NOTIFY and LISTEN, not quoted.
+    pub fn notify(&self) -> String {
+        format!("fraiseql_subs:{}", self.0)
+    }
+
+    /// SQL with the names filled in.
+    pub fn fill(&self, template: &str) -> String {
+        template.replace("@schema@", &self.quoted()).replace("@notify@", &self.notify())
+    }
+
+    /// What `install` runs.
+    pub fn sql(&self) -> String {
+        self.fill(SCHEMA)
+    }
+}
+
+/// What a server has of our schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// This version of it.
+    Version(i32),
+}
+
+/// Looks for the schema. The error says why a server is none that we can work with.
+pub async fn look(client: &Client, schema: &SchemaName) -> Result<Found, String> {
+    let query = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass($1) IS NOT NULL";
+    let table = format!("{}.meta", schema.quoted());
+    let row = client.query_typed_one(query, &[(&table, Type::TEXT)]).await.map_err(|error| reason(&error))?;
+    let (number, is_standby, is_there): (i32, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    if number < 140_000 {
+        return Err(format!("version {} is too old: PostgreSQL 14 or newer is needed", number / 10_000));
+    }
+    if is_standby {
+        return Err("it is a standby: a primary is needed".to_owned());
+    }
+    if !is_there {
+        return Ok(Found::Nothing);
+    }
+    let row = client.query_typed_one(&schema.fill("SELECT version FROM @schema@.meta"), &[]).await;
+    row.map(|row| Found::Version(row.get(0))).map_err(|error| reason(&error))
+}
+
+/// Whether this program can work with what was found; the error names what installs it.
+pub fn check(found: Found, schema: &SchemaName) -> Result<(), String> {
+    let problem = match found {
+        Found::Version(version) if version >= VERSION => return Ok(()),
+        Found::Version(version) => format!("has version {version}, and {VERSION} is needed"),
+        Found::Nothing => "is not there".to_owned(),
+    };
+    Err(format!("the schema {} {problem}: run `fraiseql-subs pg install`, or pass install=True", schema.quoted()))
+}
+
+/// Installs the schema, or brings it up to date. Whoever else does so meanwhile waits and then finds it done.
+pub async fn install(client: &Client, schema: &SchemaName) -> Result<(), String> {
+    let failed = |error: tokio_postgres::Error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            format!("installing the schema needs a role that may: {}", reason(&error))
+        }
+        _ => reason(&error),
+    };
+    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{}', 0))", schema.notify());
+    client.batch_execute(&lock).await.map_err(failed)?;
+    if check(look(client, schema).await?, schema).is_err() {
+        client.batch_execute(&schema.sql()).await.map_err(failed)?;
+    }
+    client.batch_execute("COMMIT").await.map_err(failed)
+}

@@ -35,6 +35,8 @@ pub(super) struct Lead {
     won: bool,
     /// Transactions that published and are not known to be positioned.
     waiting: BTreeSet<u64>,
+    /// Somebody wants to know where the bus stands.
+    wanted: bool,
     /// Those of them that were known when the server was asked, which has not answered yet.
     asked: Option<BTreeSet<u64>>,
     /// When to ask for those that wait.
@@ -72,7 +74,7 @@ impl Lead {
     /// Of a worker that has just connected; it asks at once.
     pub(super) fn new(now: Instant) -> Lead {
         let (waiting, asked) = (BTreeSet::new(), None);
-        Lead { leads: true, won: false, waiting, asked, due: now, keepalive: now, pause: now }
+        Lead { leads: true, won: false, waiting, wanted: false, asked, due: now, keepalive: now, pause: now }
     }
 
     /// Somebody published. `chance` is from 0 to 1.
@@ -83,6 +85,11 @@ impl Lead {
         if self.waiting.len() < REMEMBERED {
             self.waiting.insert(transaction);
         }
+    }
+
+    /// Somebody wants to know where the bus stands now.
+    pub(super) fn wanted(&mut self) {
+        self.wanted = true;
     }
 
     /// Somebody else, of a smaller number than this worker's or not, has given positions to all that this snapshot
@@ -99,10 +106,16 @@ impl Lead {
 
     /// Whether the server is to be asked now, or when.
     pub(super) fn next(&mut self, now: Instant) -> Result<(), Instant> {
-        let due = if self.waiting.is_empty() { self.keepalive } else { self.due.min(self.keepalive) }.max(self.pause);
+        let due = match (self.wanted, self.waiting.is_empty()) {
+            (true, _) => now,
+            (false, true) => self.keepalive,
+            (false, false) => self.due.min(self.keepalive),
+        };
+        let due = due.max(self.pause);
         if now < due {
             return Err(due);
         }
+        self.wanted = false;
         self.asked = Some(std::mem::take(&mut self.waiting));
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::connect::{Link, reason};
 use super::lead::{Lead, Outcome, Snapshot};
 use super::publishing::PAGE_BYTES;
 use super::reader::{NewEpoch, Positioned, Read};
-use super::{BACKOFF, DEADLINE, Shared, backoff, chance, entry, install, within};
+use super::{Answered, BACKOFF, DEADLINE, Shared, backoff, chance, entry, install, within};
 use crate::bus::{Receiver, wire};
 use crate::event::Offset;
 
@@ -70,7 +70,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut session: Session) {
     loop {
         let receiver = shared.state.lock().receiver.clone();
         let Some(receiver) = receiver else { return };
-        shared.listening.send_replace(true);
         let error = session.run(&shared, &*receiver).await;
         shared.listening.send_replace(false);
         shared.state.lock().reader.disconnected();
@@ -86,6 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut session: Session) {
             }
         };
         shared.state.lock().reconnects += 1;
+        shared.listening.send_replace(true);
     }
 }
 
@@ -211,7 +211,10 @@ impl Asks {
     async fn lead(&self, shared: &Shared) -> String {
         loop {
             let asked = Instant::now();
-            let next = shared.state.lock().lead.next(asked);
+            let (next, question) = {
+                let mut state = shared.state.lock();
+                (state.lead.next(asked), state.questions)
+            };
             if let Err(due) = next {
                 tokio::select! {
                     () = sleep_until(due) => {}
@@ -230,6 +233,13 @@ impl Asks {
                 None => Outcome::Busy,
             };
             state.lead.answered(outcome, now - asked, now, chance());
+            match &advanced {
+                Some(Advanced { last, more: false, .. }) => {
+                    shared.asked.send_replace(Answered { question, end: *last });
+                }
+                _ if question > shared.asked.borrow().question => state.lead.wanted(),
+                _ => {}
+            }
             if let Some(Advanced { epoch, last, positioned: 0, .. }) = advanced {
                 // Should anything have been told that was not heard.
                 let told = Positioned { epoch, after: last, last, channels: None };

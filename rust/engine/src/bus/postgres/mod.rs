@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched, wire};
-use crate::event::{Event, Position};
+use crate::event::{Event, Offset, Position};
 use crate::revocation::Revocation;
 use connect::{Dsn, Link};
 use install::SchemaName;
@@ -38,7 +38,7 @@ mod reader;
 /// A server that does not answer for this long is gone.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
-const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF: Duration = Duration::from_millis(400);
 
 /// The longest history in seconds: a hundred years.
 const LONGEST_AGE: f64 = 100.0 * 366.0 * 86_400.0;
@@ -87,6 +87,8 @@ struct Shared {
     lead: Notify,
     /// There may be something to read.
     read: Notify,
+    /// Where the bus stood when the last of these questions was asked, or later.
+    asked: watch::Sender<Answered>,
     /// Whether the listening connection works.
     listening: watch::Sender<bool>,
     /// The publishing connection, while it works.
@@ -95,12 +97,21 @@ struct Shared {
     waiting: AtomicUsize,
 }
 
+/// What became of all questions where the bus stands up to this one: what was published before it was asked is not beyond.
+#[derive(Clone, Copy, Default)]
+struct Answered {
+    question: u64,
+    end: Offset,
+}
+
 struct State {
     receiver: Option<Arc<dyn Receiver>>,
     requests: Option<mpsc::Sender<Request>>,
     tasks: Vec<JoinHandle<()>>,
     reader: Reader,
     lead: Lead,
+    /// How often it was asked where the bus stands.
+    questions: u64,
     last_error: Option<String>,
     reconnects: u64,
 }
@@ -127,6 +138,7 @@ impl PostgresBus {
             tasks: Vec::new(),
             reader: Reader::default(),
             lead: Lead::new(Instant::now()),
+            questions: 0,
             last_error: None,
             reconnects: 0,
         };
@@ -143,6 +155,7 @@ impl PostgresBus {
             state: Mutex::new(state),
             lead: Notify::new(),
             read: Notify::new(),
+            asked: watch::Sender::default(),
             listening: watch::Sender::new(false),
             publishing: watch::Sender::new(None),
             waiting: AtomicUsize::new(0),
@@ -232,6 +245,7 @@ impl EventBus for PostgresBus {
             shared.publishing.send_replace(Some(publishing.client.clone()));
             let mut tasks = vec![tokio::spawn(publishing::run(shared.clone(), publishing, queue))];
             if let Some(session) = listening {
+                shared.listening.send_replace(true);
                 tasks.push(tokio::spawn(listening::run(shared.clone(), session)));
             }
             let mut state = shared.state.lock();
@@ -276,19 +290,20 @@ impl EventBus for PostgresBus {
     }
 
     fn watch(&self, channel: &Arc<str>) -> Watched {
-        if let Some(since) = self.shared.state.lock().reader.watch(channel) {
-            return Watched::Now(since);
-        }
-        let (shared, channel) = (self.shared.clone(), channel.clone());
-        let mut listening = shared.listening.subscribe();
+        let mut asked = self.shared.asked.subscribe();
+        let question = {
+            let mut state = self.shared.state.lock();
+            state.reader.watch(channel);
+            state.lead.wanted();
+            state.questions += 1;
+            state.questions
+        };
+        self.shared.lead.notify_one();
         Watched::Later(Box::pin(async move {
-            loop {
-                // The sender is in what this holds.
-                _ = listening.wait_for(|listening| *listening).await;
-                let state = shared.state.lock();
-                if let Some(since) = state.reader.since(&channel).or(state.reader.end().map(|(_, end)| end)) {
-                    return since;
-                }
+            match asked.wait_for(|answered| answered.question >= question).await.map(|answered| answered.end) {
+                Ok(end) => end,
+                // The bus is gone.
+                Err(_) => std::future::pending().await,
             }
         }))
     }

@@ -104,22 +104,15 @@ impl Reader {
         self.early = 0;
     }
 
-    /// Somebody wants a channel. Returns since when it is handed over; `None`: as soon as the bus is connected.
-    pub(super) fn watch(&mut self, channel: &Arc<str>) -> Option<Offset> {
-        // What was positioned by now was published before.
+    /// Somebody wants a channel.
+    pub(super) fn watch(&mut self, channel: &Arc<str>) {
         let end = self.known.as_ref().filter(|_| self.is_connected).map(|known| known.end);
-        let since = self.watched.entry(channel.clone()).or_insert(end);
-        since.and(end)
+        self.watched.entry(channel.clone()).or_insert(end);
     }
 
     /// Nobody wants it any more.
     pub(super) fn unwatch(&mut self, channel: &str) {
         self.watched.remove(channel);
-    }
-
-    /// Since when a channel is handed over, where it is watched and the bus was ever connected since.
-    pub(super) fn since(&self, channel: &str) -> Option<Offset> {
-        self.watched.get(channel).copied().flatten()
     }
 
     /// The epoch, and the bus's end as far as it is known.

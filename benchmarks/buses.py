@@ -159,7 +159,7 @@ async def publisher(kind: str, url: str, *arguments: object) -> AsyncIterator[as
 
 
 async def publish(kind: str, url: str, count: int, rate: int, channels: int) -> None:
-    async with manager_of(kind, url) as manager:
+    async with manager_of(kind, url, history=200_000) as manager:
         start = time.perf_counter()
         for first in range(0, count, 100):
             batch = [Event("tick", f"c{n % channels + 1}", tick(n)) for n in range(first, first + 100)]

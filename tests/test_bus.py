@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 import trustme
@@ -54,7 +55,7 @@ from .buses import (
 from .conftest import ENVIRONMENT
 from .proxy import Encrypted, Proxy
 from .servers import SERVERS
-from .sockets import Client, served, until
+from .sockets import Client, logged, served, until
 from .support import entered, soon, take
 
 MEBIBYTE = 1_048_576
@@ -940,6 +941,79 @@ async def until_the_last(stream: AsyncIterator[bytes]) -> tuple[bool, list[int]]
         results += await take(stream)
     assert [result for result in results[1:] if result.get("extensions")] == []
     return gap, [result["data"]["numbered"]["n"] for result in results]
+
+
+EVENT = '{"v":1,"id":"i","type":"told","at":1,"data":%s}'
+BROKEN = ["[1]", "null", '{"n":"\\ud800"}', '{"n":"\\u0000"}', '{"n":' * 5000 + "1" + "}" * 5000]
+
+
+def intrude_redis(remote: Bus, client: Any, channel: str) -> list[Any]:
+    """What somebody else may write where our entries and messages are."""
+    stream, told = f"{remote.application}:s:{channel}", f"{remote.application}:0:e:{channel}"
+    entries = [
+        *({"x": "y"}, {"p": "0"}, {"p": "0", "e": "{"}, {"p": "x", "e": EVENT % "{}"}, {"e": b"\xff\x00"}),
+        *({"p": "0", "e": EVENT.replace('"v":1', '"v":2') % "{}"}, *({"p": "0", "e": EVENT % one} for one in BROKEN)),
+    ]
+    messages = [
+        "",
+        "hello",
+        "\n",
+        "1\n1",
+        "1\n1 1",
+        "1\n1 1 {}",
+        "x\ny z {}",
+        b"\xff\xfe",
+        "1 " * 50_000,
+        "-1\n-1 -1 {}",
+    ]
+    return [
+        *(lambda entry=entry: client.xadd(stream, entry) for entry in entries),
+        *(lambda message=message: client.publish(told, message) for message in messages),
+        lambda: client.xadd(stream, {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}"),
+        lambda: client.delete(stream),
+        lambda: client.set(stream, "text"),
+    ]
+
+
+def intrude_postgresql(remote: Bus, client: Any, channel: str) -> list[Any]:
+    """The same for rows."""
+    into = f"INSERT INTO {remote.application}.event (version, channel, event_type, data, previous, published_at) "
+    rows = [(2, "{}", None, "now"), (-1, "{}", None, "now"), (1, "{}", None, "infinity"), (1, "{}", "[1]", "now")]
+    rows += [(1, one, None, "now") for one in BROKEN]
+    return [
+        lambda row=row: client.execute(f"{into} VALUES (%s, %s, 'told', %s, %s, %s)", (row[0], channel, *row[1:]))
+        for row in rows
+    ]
+
+
+async def test_what_somebody_else_has_written_stops_nothing_and_is_told_once_a_channel(remote):
+    here, there = await remote.managers()
+    with contextlib.ExitStack() as opened, logged() as log:
+        if remote.kind == "postgresql":
+            client: Any = opened.enter_context(psycopg.connect(remote.server.url, autocommit=True))
+            intrusions = intrude_postgresql(remote, client, "c")
+        else:
+            client = opened.enter_context(redis.Redis.from_url(remote.server.url))
+            intrusions = intrude_redis(remote, client, "c")
+        async with watch(here, "c", resume=True) as near, watch(there, "c") as far, watch(here, "other") as other:
+            for n, intrude in enumerate(intrusions):
+                await tell(there, "c", 2 * n)
+                [result] = await take(near)
+                assert result["data"] == {"numbered": {"n": 2 * n}}
+                await asyncio.to_thread(intrude)
+                await tell(here, "c", 2 * n + 1)
+                assert [one["data"]["numbered"]["n"] for one in await take(near)] == [2 * n + 1]
+                assert [one["data"]["numbered"]["n"] for one in await take(far, 2)] == [2 * n, 2 * n + 1]
+                for manager in (here, there):
+                    assert await resumed(manager, "c", token(result), 1) in ([2 * n + 1], "lost")
+            await tell(there, "other", 1)
+            assert await heard(other, 1) == [1]
+        assert here.get_metrics()["bus_skipped"] > 0
+        lines = log.take()
+        assert 1 <= len(lines) <= 2, lines  # one for each manager
+        assert all('"c"' in line for line in lines)
+        assert here.health()["ok"]
+        assert there.health()["ok"]
 
 
 async def flushed(server: Any) -> None:

@@ -107,7 +107,9 @@ async def bare_postgresql(url: str, count: int) -> list[float]:
     async with await connect(url, autocommit=True) as publisher, await connect(url, autocommit=True) as reader:
         await publisher.execute("CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, data jsonb)")
         await reader.execute("LISTEN bare")
-        insert = "WITH i AS (INSERT INTO bare (data) VALUES (%s) RETURNING id) SELECT pg_notify('bare', id::text) FROM i"
+        insert = (
+            "WITH i AS (INSERT INTO bare (data) VALUES (%s) RETURNING id) SELECT pg_notify('bare', id::text) FROM i"
+        )
         for n in range(count):
 
             async def receive() -> float:

@@ -37,6 +37,7 @@ from fraiseql_subs import (
     SecurityContext,
     SubscriptionManager,
 )
+from fraiseql_subs.asgi import SubscriptionApp
 
 from .buses import (
     CHANGED,
@@ -55,7 +56,7 @@ from .buses import (
 from .conftest import ENVIRONMENT
 from .proxy import Encrypted, Proxy
 from .servers import SERVERS
-from .sockets import Client, logged, served, until
+from .sockets import Client, Server, logged, served, until
 from .support import entered, soon, take
 
 MEBIBYTE = 1_048_576
@@ -884,7 +885,9 @@ async def test_a_subscribe_while_the_bus_is_away_waits_for_it_over_a_socket_too(
     there = await remote.manager()
     async with proxied(remote) as (proxy, options):
         here = remote.outside(**options)
-        async with served(here) as (_, server), server.client() as client:
+        server = Server(SubscriptionApp(here))
+        await server.start()
+        async with server.client() as client:
             await acknowledged(client)
             await proxy.refuse()
             await until(lambda: not here.health()["bus"]["connected"])
@@ -899,7 +902,7 @@ async def test_a_subscribe_while_the_bus_is_away_waits_for_it_over_a_socket_too(
             async with Feed(there, "c"):
                 message = await waiting
             assert (message["id"], message["type"]) == ("2", "next")
-            server.log.take()
+        await server.stop()
 
 
 # ---- what was lost is told ----

@@ -974,7 +974,6 @@ def intrude_redis(remote: Bus, client: Any, channel: str) -> list[Any]:
         "\n",
         "1\n1",
         "1\n1 1",
-        "1\n1 1 {}",
         "x\ny z {}",
         b"\xff\xfe",
         "1 " * 50_000,

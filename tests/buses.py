@@ -76,10 +76,10 @@ SIZE = "subscription ($on: String!) { size(on: $on) }"
 CONTENT = "subscription ($on: String!) { content(on: $on) }"
 
 
-def config(kind: str, url: str, application: str, **options: Any) -> EventBusConfig:
+def config(kind: str, url: str, application: str, *, install: bool = True, **options: Any) -> EventBusConfig:
     """A remote bus, of this application alone."""
     if kind == "postgresql":
-        return EventBusConfig.postgresql(url, schema=application, install=True, **options)
+        return EventBusConfig.postgresql(url, schema=application, install=install, **options)
     return EventBusConfig.redis(url, consumer_group=application, **options)
 
 
@@ -92,6 +92,7 @@ class Bus:
         self.application = unheard()
         self._stack = stack
         self._only: SubscriptionManager | None = None
+        self._installed: set[str] = set()
 
     @property
     def is_remote(self) -> bool:
@@ -101,7 +102,10 @@ class Bus:
         """As `EventBusConfig` takes it; options that only a remote bus has mean nothing to memory."""
         if self.server is None:
             return EventBusConfig.memory(history=options.get("history", 10_000))
-        return config(self.kind, url or self.server.url, application or self.application, **options)
+        application = application or self.application
+        return config(
+            self.kind, url or self.server.url, application, install=application not in self._installed, **options
+        )
 
     def outside(
         self, *, limits: Limits | None = None, multi_tenant: bool = False, **options: Any
@@ -116,6 +120,7 @@ class Bus:
         if self._only is not None:
             return self._only
         manager = await self._stack.enter_async_context(self.outside(**options))
+        self._installed.add(options.get("application", self.application))
         if not self.is_remote:
             self._only = manager
         return manager

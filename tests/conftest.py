@@ -43,6 +43,13 @@ SERVERS = {
     "hypercorn": ["hypercorn", "{app}", "--bind=127.0.0.1:{port}"],
     "granian": ["granian", "{app}", "--interface=asgi", "--host=127.0.0.1", "--port={port}"],
 }
+GUNICORN = ["gunicorn", "{app}", "--preload", "--worker-class=uvicorn_worker.UvicornWorker", "--bind=127.0.0.1:{port}"]
+#: The same with several processes.
+WORKERS = {
+    "uvicorn": [*SERVERS["uvicorn-websockets-sansio"], "--workers={workers}"],
+    "gunicorn-preload": [*GUNICORN, "--workers={workers}"],
+    "granian": [*SERVERS["granian"], "--workers={workers}"],
+}
 
 
 #: A process imports the package from where the tests do, installed or not.
@@ -52,15 +59,18 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 class Server:
     """An ASGI application in a process of its own, on a port that stays its own over restarts."""
 
-    def __init__(self, name: str, app: str, directory: Path) -> None:
+    def __init__(
+        self, command: list[str], app: str, directory: Path, workers: int, environment: dict[str, str]
+    ) -> None:
         # Bound and never listening: nobody else is given the port, while a server that reuses addresses may have it.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind(("127.0.0.1", 0))
         self.port: int = self._reserved.getsockname()[1]
         self.output: list[str] = []
-        self._command = [part.format(app=app, port=self.port) for part in SERVERS[name]]
+        self._command = [part.format(app=app, port=self.port, workers=workers) for part in command]
         self._directory = directory
+        self._environment = {**ENVIRONMENT, **environment}
 
     def __str__(self) -> str:
         return f"127.0.0.1:{self.port}"
@@ -68,7 +78,7 @@ class Server:
     async def start(self) -> None:
         """Returns when it takes connections."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *self._command, cwd=self._directory, start_new_session=True, env=ENVIRONMENT,
+            sys.executable, "-m", *self._command, cwd=self._directory, start_new_session=True, env=self._environment,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
@@ -87,6 +97,17 @@ class Server:
         async for line in self._process.stdout:
             self.output.append(line.decode())
 
+    @property
+    def pid(self) -> int:
+        """The process that was started; its workers are others."""
+        return self._process.pid
+
+    async def kill(self) -> None:
+        """Ends all its processes as a crash of the machine would."""
+        os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own: its workers, and nothing else
+        await self._process.wait()
+        await self._reading
+
     async def stop(self) -> None:
         """Ends it as an operator would, and waits for its end."""
         self._process.send_signal(signal.SIGTERM)
@@ -97,18 +118,18 @@ class Server:
         """Leaves no process and no port behind, whatever the test came to."""
         self._reserved.close()
         if self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # its session is its own: its workers, and nothing else
-            await self._process.wait()
+            await self.kill()
         await self._reading
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Any]]:
-    """`await serve(name, app, directory)`: a started `Server`, ended with the test."""
+    """`await serve(name, app, directory)`: a started `Server`, ended with the test; `workers`: its processes."""
     servers: list[Server] = []
 
-    async def start(name: str, app: str, directory: Path) -> Server:
-        servers.append(Server(name, app, directory))
+    async def start(name: str, app: str, directory: Path, *, workers: int = 0, **environment: str) -> Server:
+        command = WORKERS[name] if workers else SERVERS[name]
+        servers.append(Server(command, app, directory, workers, environment))
         await servers[-1].start()
         return servers[-1]
 

@@ -12,9 +12,11 @@ import itertools
 import json
 import random
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
@@ -25,14 +27,17 @@ from websockets.typing import Subprotocol
 
 from . import (
     ID,
+    BusUnavailable,
     Event,
     EventBusConfig,
     Info,
+    PublishUnknown,
     Schema,
     SecurityContext,
     SubscriptionManager,
     argument,
     data,
+    servers,
     subscription,
     viewer,
 )
@@ -98,82 +103,118 @@ async def authenticate(payload: dict[str, Any]) -> SecurityContext:
     return SecurityContext(user_id=str(payload.get("user", "guest")))
 
 
-async def business() -> None:
+async def business(manager: SubscriptionManager) -> None:
     """Events that come by themselves."""
     for number in itertools.count(1):
         product = random.choice([*PRODUCTS])
         order = {"id": number, "status": random.choice(["placed", "paid", "sent"]), "product": product}
-        await manager.publish_event("orderUpdated", "orders", order)
-        await manager.publish_event("stockChanged", "stock", {"product": product, "left": random.randrange(100)})
-        if number % 2 == 0:
-            text = f"{number} orders so far"
-            await manager.publish_event("messageReceived", "messages", {"text": text, "to": None})
+        with contextlib.suppress(BusUnavailable, PublishUnknown):  # a bus that is away comes back
+            await manager.publish_event("orderUpdated", "orders", order)
+            await manager.publish_event("stockChanged", "stock", {"product": product, "left": random.randrange(100)})
+            if number % 2 == 0:
+                text = f"{number} orders so far"
+                await manager.publish_event("messageReceived", "messages", {"text": text, "to": None})
         await asyncio.sleep(0.5)
 
 
-@contextlib.asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Keeps business going; entering the manager is counted, so the router may enter it too."""
-    async with manager:
-        task = asyncio.create_task(business())
-        yield
-        task.cancel()
-        await asyncio.wait([task])
+def order_desk(manager: SubscriptionManager) -> FastAPI:
+    """The application around a manager."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        """Keeps business going; entering the manager is counted, so the router may enter it too."""
+        async with manager:
+            task = asyncio.create_task(business(manager))
+            yield
+            task.cancel()
+            await asyncio.wait([task])
+
+    app = FastAPI(title="Order desk", lifespan=lifespan)
+    app.include_router(SubscriptionRouterFactory.create(manager, auth_handler=authenticate))
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page() -> str:
+        """Subscribes by the protocol itself, and shows what comes."""
+        return files(__package__).joinpath("demo.html").read_text("utf-8")
+
+    @app.post("/publish")
+    async def publish(channel: str = Body(), data: dict[str, Any] = Body()) -> dict[str, str]:  # noqa: B008 (FastAPI's way)
+        """Publishes on a channel: `stock`, `orders` or `messages`."""
+        event_types = {"stock": "stockChanged", "orders": "orderUpdated", "messages": "messageReceived"}
+        try:
+            return {"id": await manager.publish_event(event_types.get(channel, "custom"), channel, data)}
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from None
+        except (BusUnavailable, PublishUnknown) as error:
+            raise HTTPException(503, str(error)) from None
+
+    @app.get("/figures")
+    async def figures() -> dict[str, Any]:
+        """What the page shows below its events."""
+        return manager.get_metrics()
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> str:
+        """The same for Prometheus."""
+        return manager.prometheus()
+
+    return app
 
 
-app = FastAPI(title="Order desk", lifespan=lifespan)
-app.include_router(SubscriptionRouterFactory.create(manager, auth_handler=authenticate))
+@contextlib.contextmanager
+def _bus(kind: str, url: str | None) -> Iterator[EventBusConfig]:
+    """The bus of this kind: at the URL, or at a server of its own while this is open."""
+    if kind == "memory":
+        if url:
+            raise ValueError("the memory bus has no URL")
+        yield EventBusConfig.memory()
+        return
+    with contextlib.ExitStack() as stack:
+        if not url:
+            # Redis' wheel is not there for every Python.
+            redis = servers.Redis if find_spec(servers.Redis.package) or sys.version_info < (3, 13) else servers.Valkey
+            url = stack.enter_context(servers.PostgreSQL() if kind == "postgresql" else redis()).url
+        yield EventBusConfig.redis(url) if kind == "redis" else EventBusConfig.postgresql(url, install=True)
 
 
-@app.get("/", response_class=HTMLResponse)
-async def page() -> str:
-    """Subscribes by the protocol itself, and shows what comes."""
-    return files(__package__).joinpath("demo.html").read_text("utf-8")
-
-
-@app.post("/publish")
-async def publish(channel: str = Body(), data: dict[str, Any] = Body()) -> dict[str, str]:  # noqa: B008 (FastAPI's way)
-    """Publishes on a channel: `stock`, `orders` or `messages`."""
-    event_types = {"stock": "stockChanged", "orders": "orderUpdated", "messages": "messageReceived"}
-    try:
-        return {"id": await manager.publish_event(event_types.get(channel, "custom"), channel, data)}
-    except ValueError as error:
-        raise HTTPException(422, str(error)) from None
-
-
-@app.get("/figures")
-async def figures() -> dict[str, Any]:
-    """What the page shows below its events."""
-    return manager.get_metrics()
-
-
-@app.get("/metrics", response_class=PlainTextResponse)
-async def metrics() -> str:
-    """The same for Prometheus."""
-    return manager.prometheus()
-
-
-def run(host: str, port: int, *, check: bool) -> int:
+def run(host: str, port: int, *, check: bool, bus: str = "memory", url: str | None = None) -> int:
     """Serves until interrupted; with `check`, until a client has received a few events of each kind.
 
     Returns:
-        The exit status: 1 where the client did not receive them.
+        The exit status: 1 where the client did not receive them, or where there is no such bus.
     """
+    try:
+        with _bus(bus, url) as config:
+            schema = Schema(subscriptions=[stock_changed, order_updated, message_received])
+            return _run(host, port, SubscriptionManager(schema, config), check=check)
+    except (BusUnavailable, ModuleNotFoundError, ValueError) as error:
+        print(f"The demo cannot start: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(host: str, port: int, manager: SubscriptionManager, *, check: bool) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         address = f"[{host}]" if ":" in host else host
         url = f"{address}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
-            app, ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning", timeout_graceful_shutdown=5
-        )
+            order_desk(manager), ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning",
+            timeout_graceful_shutdown=5,
+        )  # fmt: skip
         server = uvicorn.Server(config)
-        print(f"The order desk is at http://{url}/\nPublish with\n")
-        message = json.dumps({"channel": "messages", "data": {"text": "Hello from curl", "to": None}})
-        print(f"    curl http://{url}/publish -H 'content-type: application/json' -d '{message}'\n", flush=True)
-        if check:
-            return asyncio.run(_check(server, listener, f"ws://{url}/graphql/subscriptions"))
+
+        async def serve() -> int:
+            async with manager:  # its bus is there, or says why not, before anybody is served
+                print(f"The order desk is at http://{url}/\nPublish with\n")
+                message = json.dumps({"channel": "messages", "data": {"text": "Hello from curl", "to": None}})
+                print(f"    curl http://{url}/publish -H 'content-type: application/json' -d '{message}'\n", flush=True)
+                if check:
+                    return await _check(server, listener, f"ws://{url}/graphql/subscriptions")
+                await server.serve(sockets=[listener])
+            return 0
+
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(server.serve(sockets=[listener]))
+            return asyncio.run(serve())
     return 0
 
 

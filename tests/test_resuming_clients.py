@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -15,11 +16,11 @@ import pytest
 from .conftest import Server
 from .proxy import Proxy
 from .test_clients import CLIENTS, Client, connected, node, until
+from .test_workers import APPLICATION, BUSES, buses, options, outside
 
 __all__ = ["node"]
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-WORKERS = Path(__file__).parent / "workers"
 MEMORY = json.dumps({"kind": "memory", "history": 10_000})
 
 clients = pytest.mark.parametrize("name", ["graphql-ws", "apollo"])
@@ -64,7 +65,7 @@ async def shown(client: Client, publisher: Publisher, first: int = 0) -> None:
 @pytest.mark.timeout(180)  # the first one installs the packages
 @clients
 async def test_a_connection_that_is_cut_loses_nothing(serve, watch, name):
-    server = await serve("uvicorn-websockets-sansio", "app:app", WORKERS, BUS=MEMORY)
+    server = await serve("uvicorn-websockets-sansio", "app:app", APPLICATION, BUS=MEMORY)
     async with publisher(server) as (http, events), Proxy(server.port) as proxy, watch(name, proxy) as client:
         await until(http, subscriptions=1)
         proxy.cut()  # before the first event
@@ -88,7 +89,7 @@ async def test_a_connection_that_is_cut_loses_nothing(serve, watch, name):
 @pytest.mark.timeout(180)
 @clients
 async def test_where_the_past_is_gone_the_page_is_told_and_goes_on(serve, watch, name):
-    server = await serve("uvicorn-websockets-sansio", "app:app", WORKERS, BUS=MEMORY)
+    server = await serve("uvicorn-websockets-sansio", "app:app", APPLICATION, BUS=MEMORY)
     async with publisher(server) as (http, events), Proxy(server.port) as proxy, watch(name, proxy) as client:
         await until(http, subscriptions=1)
         await events.publish(10)
@@ -101,4 +102,39 @@ async def test_where_the_past_is_gone_the_page_is_told_and_goes_on(serve, watch,
             assert await client.line() == "lost"
             await events.publish(10)
             await shown(client, events, first)
+        assert await client.end() == 0
+
+
+@pytest.mark.timeout(240)
+@clients
+@buses
+async def test_workers_that_are_killed_lose_nothing(serve, start_server, watch, name, bus):
+    """On a bus that outlives them: over several processes, killed and started again while others publish."""
+    broker = start_server(BUSES[bus])
+    environment = json.dumps({"kind": bus, **options(bus, broker)})
+    server = await serve("uvicorn", "app:app", APPLICATION, workers=2, BUS=environment)
+    async with outside(bus, broker) as manager, Proxy(server.port) as proxy, watch(name, proxy) as client:
+        first, live = 0, asyncio.create_task(client.line())
+        while not live.done():
+            await manager.publish_event("tick", "tick", {"n": first})
+            first += 1
+            await asyncio.wait([live], timeout=0.02)
+        seen = await live  # everything from here on
+
+        async def publish() -> int:
+            for n in range(first, first + 600):
+                await manager.publish_event("tick", "tick", {"n": n})
+                await asyncio.sleep(0.005)
+            return first + 600
+
+        publishing = asyncio.create_task(publish())
+        for end in (server.kill, server.stop, server.kill):
+            await asyncio.sleep(0.3)
+            await end()
+            await server.start()
+            proxy.cut()
+        last = await publishing
+        assert [await client.line() for _ in range(seen + 1, last)] == [*range(seen + 1, last)]
+        await manager.publish_event("tick", "tick", {"n": -1})
+        assert await client.line() == -1  # nothing came twice
         assert await client.end() == 0

@@ -65,7 +65,7 @@ async def shown(client: Client, publisher: Publisher, first: int = 0) -> None:
 @pytest.mark.timeout(180)  # the first one installs the packages
 @clients
 async def test_a_connection_that_is_cut_loses_nothing(serve, watch, name):
-    server = await serve("uvicorn-websockets-sansio", "app:app", APPLICATION, BUS=MEMORY)
+    server = await serve("uvicorn-websockets-sansio", "workers:app", APPLICATION, BUS=MEMORY)
     async with publisher(server) as (http, events), Proxy(server.port) as proxy, watch(name, proxy) as client:
         await until(http, subscriptions=1)
         proxy.cut()  # before the first event
@@ -89,7 +89,7 @@ async def test_a_connection_that_is_cut_loses_nothing(serve, watch, name):
 @pytest.mark.timeout(180)
 @clients
 async def test_where_the_past_is_gone_the_page_is_told_and_goes_on(serve, watch, name):
-    server = await serve("uvicorn-websockets-sansio", "app:app", APPLICATION, BUS=MEMORY)
+    server = await serve("uvicorn-websockets-sansio", "workers:app", APPLICATION, BUS=MEMORY)
     async with publisher(server) as (http, events), Proxy(server.port) as proxy, watch(name, proxy) as client:
         await until(http, subscriptions=1)
         await events.publish(10)
@@ -112,7 +112,7 @@ async def test_workers_that_are_killed_lose_nothing(serve, start_server, watch, 
     """On a bus that outlives them: over several processes, killed and started again while others publish."""
     broker = start_server(BUSES[bus])
     environment = json.dumps({"kind": bus, **options(bus, broker)})
-    server = await serve("uvicorn", "app:app", APPLICATION, workers=2, BUS=environment)
+    server = await serve("uvicorn", "workers:app", APPLICATION, workers=2, BUS=environment)
     async with outside(bus, broker) as manager, Proxy(server.port) as proxy, watch(name, proxy) as client:
         first, live = 0, asyncio.create_task(client.line())
         while not live.done():

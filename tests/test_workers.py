@@ -20,7 +20,7 @@ from fraiseql_subs.servers import PostgreSQL, Redis, Server, Valkey
 from .conftest import WORKERS
 from .sockets import Client, open_client
 
-APPLICATION = Path(__file__).parent / "workers"
+APPLICATION = Path(__file__).parent / "apps"
 COUNT = 4
 #: Numbers that only tell that a socket is live, and that it has had everything.
 PROBE, LAST = -1, 1_000_000
@@ -106,7 +106,7 @@ def threads(pid: int) -> list[str]:
 async def test_every_workers_sockets_get_each_event_once(serve, start_server, name, bus):
     broker = start_server(BUSES[bus])
     environment = json.dumps({"kind": bus, **options(bus, broker)})
-    server = await serve(name, "app:app", APPLICATION, workers=COUNT, BUS=environment)
+    server = await serve(name, "workers:app", APPLICATION, workers=COUNT, BUS=environment)
     async with (
         AsyncExitStack() as stack,
         outside(bus, broker) as manager,

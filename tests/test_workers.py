@@ -17,7 +17,7 @@ import pytest
 from fraiseql_subs import Event, EventBusConfig, Schema, SubscriptionManager, subscription
 from fraiseql_subs.servers import PostgreSQL, Redis, Server, Valkey
 
-from .conftest import WORKERS
+from .conftest import ENVIRONMENT, WORKERS
 from .sockets import Client, open_client
 
 APPLICATION = Path(__file__).parent / "apps"
@@ -134,3 +134,38 @@ async def test_every_workers_sockets_get_each_event_once(serve, start_server, na
         assert all("fraiseql-subs" in threads(pid) for pid in clients)
         assert "fraiseql-subs" not in threads(server.pid)
         assert os.getpid() not in clients
+
+
+FORKS = """
+import asyncio, os
+from tests.test_workers import any_tick
+from fraiseql_subs import EventBusConfig, Schema, SubscriptionManager
+
+manager = SubscriptionManager(Schema(subscriptions=[any_tick]), EventBusConfig.memory(history=1))
+
+async def publish():
+    async with manager, manager.subscribe("subscription { tick }", resume=True):
+        for n in range(5):
+            event = await manager.publish_event("tick", "tick", {"n": n})
+            os.write(1, event.encode() + b"\\n")
+
+asyncio.run(publish())
+first = os.fork()
+second = first and os.fork()
+asyncio.run(publish())
+if first and second:
+    os.waitpid(first, 0)
+    os.waitpid(second, 0)
+"""
+
+
+async def test_processes_with_one_parent_give_events_different_ids():
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    ids = output.decode().split()
+    assert len(ids) == 5 + 3 * 5  # the parent, then it and two children
+    # What is random in an id; the rest is time and a counter.
+    assert len({event[-8:] for event in ids}) == len(ids)
+    assert process.returncode == 0

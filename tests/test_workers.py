@@ -52,7 +52,7 @@ async def connected(stack: AsyncExitStack, address: str) -> tuple[int, Client]:
     """A socket that has asked for ticks, and the process that it has come to."""
     client = await open_client(address, "/graphql/subscriptions")
     stack.push_async_callback(client.close)
-    await client.send({"type": "connection_init"})
+    await client.send({"type": "connection_init", "payload": {"user": "ada"}})
     assert (await client.message())["type"] == "connection_ack"
     await client.ask("worker", "subscription { worker }")
     answer = await client.message()
@@ -129,6 +129,12 @@ async def test_every_workers_sockets_get_each_event_once(serve, start_server, na
         assert [number for number in received[0] if number < 100] == [*range(100)]
         assert [number for number in received[0] if number >= 100] == [*range(100, 200)]
         assert received == [received[0]] * len(sockets)
+
+        # Whom one of them revokes is gone from all.
+        answer = await http.post("/revoke", params={"user": "ada"})
+        assert answer.json()["ended"] == len(clients[answer.json()["worker"]])
+        closed = await asyncio.gather(*(client.closed() for client in sockets))
+        assert closed == [(4403, "Forbidden")] * len(sockets)
 
         # Nothing of ours was started by whoever forked the workers.
         assert all("fraiseql-subs" in threads(pid) for pid in clients)

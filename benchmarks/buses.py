@@ -113,8 +113,8 @@ async def bare_postgresql(url: str, count: int) -> list[float]:
         for n in range(count):
 
             async def receive() -> float:
-                async for note in reader.notifies(stop_after=1):
-                    await (await reader.execute("SELECT data FROM bare WHERE id = %s", (note.payload,))).fetchone()
+                [note] = [note async for note in reader.notifies(stop_after=1)]
+                await (await reader.execute("SELECT data FROM bare WHERE id = %s", (note.payload,))).fetchone()
                 return time.perf_counter()
 
             reading = asyncio.create_task(receive())

@@ -1,5 +1,5 @@
--- Ahead of every script: the bus's clock, which is its epoch and the greatest offset given. They are one key, so that they
--- are lost together. Offsets are microseconds of the server's clock that never go back; below 2^53, so numbers hold them.
+-- Ahead of every script: the bus's clock, which is its epoch, the offset behind which that began, and the greatest offset
+-- given. They are one key, so that they are lost together. Offsets are microseconds of the server's clock that never go back; below 2^53, so numbers hold them.
 local prefix, database = ARGV[1], ARGV[2]
 
 local function digits(number)
@@ -8,25 +8,26 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local clock = redis.call('HMGET', prefix .. ':clock', 'epoch', 'last')
-local epoch, last = clock[1], tonumber(clock[2])
-if not last then
+local clock = redis.call('HMGET', prefix .. ':clock', 'epoch', 'start', 'last')
+local epoch, start, last = clock[1], tonumber(clock[2]), tonumber(clock[3])
+if not start or not last then
   epoch = false
 end
 
 local function set_last(offset)
   last = offset
-  redis.call('HSET', prefix .. ':clock', 'epoch', epoch, 'last', digits(offset))
+  redis.call('HSET', prefix .. ':clock', 'last', digits(offset))
 end
 
 -- What was known is lost, or may be: positions of another epoch stand for nothing from now on, and all that come are greater
 -- than those that somebody has seen.
 local function begin_epoch(fresh, seen)
-  epoch = fresh
-  set_last(math.max(last or 0, seen, now))
+  epoch, start = fresh, math.max(last or 0, seen, now)
+  redis.call('HSET', prefix .. ':clock', 'epoch', epoch, 'start', digits(start))
+  set_last(start)
 end
 
--- The offset of a channel's last event. One that is not known any more is older than `sure` microseconds.
+-- The offset of a channel's last event. What is not known any more is older than `sure` microseconds.
 local function pointer(channel, sure)
   return tonumber(redis.call('GET', prefix .. ':l:' .. channel)) or now - sure
 end

@@ -65,8 +65,17 @@ pub(super) enum Verdict {
     Old,
     /// The next one; the cursor stands behind it now.
     Next,
-    /// Something between this cursor and the event was not heard.
-    Missed(Offset),
+    /// Something between the cursor and the event was not heard.
+    Missed,
+}
+
+/// What to do with what was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Events may have been lost here.
+    Gap,
+    /// This entry is the next event.
+    HandOver(usize),
 }
 
 impl Channel {
@@ -176,7 +185,7 @@ impl Cursors {
         }
         match channel.cursor(floor) {
             Some(at) if offset <= at => Verdict::Old,
-            Some(at) if previous > at => Verdict::Missed(at),
+            Some(at) if previous > at => Verdict::Missed,
             _ => {
                 channel.at = Some(offset);
                 Verdict::Next
@@ -184,17 +193,46 @@ impl Cursors {
         }
     }
 
-    /// Everything of a channel up to here is behind us, or told as a gap.
-    pub(super) fn pass(&mut self, name: &str, through: Offset) {
+    /// An event behind a hole that nothing fills: the cursor stands behind it now, and there is a gap.
+    pub(super) fn skip_to(&mut self, name: &str, offset: Offset) {
         let floor = self.floor;
         if let Some(channel) = self.channels.get_mut(name) {
-            channel.at = channel.cursor(floor).max(Some(through));
+            channel.at = channel.cursor(floor).max(Some(offset));
         }
     }
 
-    /// Everything that the server has of a channel was read, up to here.
+    /// What to do with a page of a channel's stream: offsets of its entries, each with that of the one before, the offset of the
+    /// channel's last event, and, where this is the last page, the bus's end.
+    pub(super) fn follow(
+        &mut self,
+        name: &Arc<str>,
+        entries: impl Iterator<Item = (Offset, Offset)>,
+        tail: Offset,
+        end: Option<Offset>,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (entry, (offset, previous)) in entries.enumerate() {
+            match self.judge(name, offset, previous) {
+                Verdict::Old => continue,
+                Verdict::Next => {}
+                Verdict::Missed => {
+                    steps.push(Step::Gap);
+                    self.skip_to(name, offset);
+                }
+            }
+            steps.push(Step::HandOver(entry));
+        }
+        let Some(end) = end else { return steps };
+        if self.cursor(name).is_some_and(|at| at < tail) {
+            steps.push(Step::Gap);
+        }
+        self.caught_up(name, end);
+        steps
+    }
+
+    /// Nothing of a channel is missing up to here.
     pub(super) fn caught_up(&mut self, name: &str, through: Offset) {
-        self.pass(name, through);
+        self.skip_to(name, through);
         if let Some(channel) = self.channels.get_mut(name)
             && channel.link == Link::Subscribed
         {
@@ -243,24 +281,19 @@ impl Cursors {
         (self.fresh, self.behind, self.floor) = (Vec::new(), Vec::new(), 0);
     }
 
-    /// The epoch as the server says it is. Where it is another, these channels may have lost events, and all begin anew.
-    pub(super) fn begin(&mut self, epoch: u64, end: Offset) -> Vec<Arc<str>> {
+    /// The epoch as the server says it is, where it began and where it is. Where it is another, these channels may have lost
+    /// events; of the new one they miss nothing.
+    pub(super) fn begin(&mut self, epoch: u64, start: Offset, end: Offset) -> Vec<Arc<str>> {
         if epoch == self.epoch {
             self.end = self.end.max(end);
             return Vec::new();
         }
         (self.epoch, self.end, self.floor) = (epoch, end, 0);
         let mut gaps = Vec::new();
-        self.behind.clear();
-        self.fresh.clear();
         for (name, channel) in &mut self.channels {
-            if channel.at.take().is_some() && channel.wanted {
+            if channel.at.is_some() {
+                channel.at = Some(start);
                 gaps.push(name.clone());
-            }
-            if matches!(channel.link, Link::Subscribed | Link::Live) {
-                channel.link = Link::Subscribed;
-                channel.live.send_replace(None);
-                self.fresh.push(name.clone());
             }
         }
         gaps
@@ -293,3 +326,6 @@ impl Cursors {
         Some((name, channel))
     }
 }
+
+#[cfg(test)]
+mod tests;

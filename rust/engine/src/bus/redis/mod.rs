@@ -397,10 +397,10 @@ impl Shared {
     // ---- what is told to the receiver ----
 
     /// The epoch as the server says it is.
-    fn begin(&self, epoch: u64, end: Offset) {
+    fn begin(&self, epoch: u64, start: Offset, end: Offset) {
         let (earlier, gaps) = {
             let mut cursors = self.cursors.lock();
-            (cursors.position().epoch, cursors.begin(epoch, end))
+            (cursors.position().epoch, cursors.begin(epoch, start, end))
         };
         if earlier != 0 && earlier != epoch {
             self.warn("has lost what it knew (it was flushed, restarted without its data, or failed over): a new epoch begins");

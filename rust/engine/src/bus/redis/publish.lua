@@ -46,6 +46,10 @@ local function clear(channel)
   redis.call('DEL', channel.stream)
 end
 
+local function is_theirs(problem)
+  return string.find(problem, 'equal or smaller') or string.find(problem, 'exhausted') or string.find(problem, 'WRONGTYPE')
+end
+
 local function append(channel, offset, text)
   local function add()
     local id = digits(offset) .. '-0'
@@ -56,7 +60,7 @@ local function append(channel, offset, text)
     if type(added) ~= 'table' or not added.err then
       return
     end
-    if not string.find(added.err, 'equal or smaller', 1, true) and not string.find(added.err, 'WRONGTYPE', 1, true) then
+    if not is_theirs(added.err) then
       error(added.err)
     end
     if attempt == 1 then

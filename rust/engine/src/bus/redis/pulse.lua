@@ -27,8 +27,11 @@ if not epoch or (epoch == seen_epoch and seen > 0 and is_lost()) then
 elseif last < seen then
   -- Seen in another epoch, by a clock that was ahead: whoever saw it ignores what is not greater.
   set_last(seen)
+elseif last < now - sure / 4 then
+  -- Where nothing happens cursors must not fall behind what is sure of channels of which nothing is known.
+  set_last(now)
 end
 if ARGV[8] ~= '' then
   redis.call('PUBLISH', ARGV[8], epoch .. ' ' .. digits(last))
 end
-return { epoch, digits(last), digits(now) }
+return { epoch, digits(start), digits(last), digits(now) }

@@ -5,9 +5,9 @@ local age, limit, bytes = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]
 local stream = prefix .. ':s:' .. channel
 local taken, size, more, foreign = {}, 0, false, 0
 -- What is too old counts as gone, whether it was trimmed already or not.
-local start = digits(math.max(after + 1, now - age))
+local from = digits(math.max(after + 1, now - age))
 repeat
-  local some = redis.pcall('XRANGE', stream, start, '+', 'COUNT', 32)
+  local some = redis.pcall('XRANGE', stream, from, '+', 'COUNT', 32)
   for _, entry in ipairs(some) do
     more = #taken >= limit or size >= bytes
     if more then
@@ -20,7 +20,7 @@ repeat
     else
       foreign = foreign + 1
     end
-    start = '(' .. entry[1]
+    from = '(' .. entry[1]
   end
 until more or #some < 32
 return { epoch or '', digits(last or 0), digits(pointer(channel, sure)), more and 1 or 0, foreign, taken }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{RedisError, cmd};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::cursors::Verdict;
+use super::cursors::{Step, Verdict};
 use super::link::{AT_ONCE, Inbound, Link, Owned, PULSE, READ, Told, reason};
 use super::{Shared, micros, number, publisher};
 use crate::bus::BoxFuture;
@@ -31,8 +31,8 @@ pub(super) struct Session {
     link: Link,
     driver: Owned<()>,
     inbound: Option<Inbound>,
-    /// The server's clock when this began.
-    began: Offset,
+    /// Channels of which the server knows no last event have had none since; at the beginning of this session.
+    sure: Offset,
     /// Subscriptions that are not confirmed yet.
     awaited: usize,
     pulse: Option<Pulse>,
@@ -86,8 +86,8 @@ impl Session {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Session, String> {
         let tls = shared.tls().await?;
         let (link, driver) = Link::open(&shared.settings, tls).await?;
-        let (epoch, end, began) = pulse(&shared, link.clone(), "").await?;
-        shared.begin(epoch, end);
+        let (epoch, start, end, now) = pulse(&shared, link.clone(), "").await?;
+        shared.begin(epoch, start, end);
         if shared.first.lock().is_some() {
             publisher::attempt(&shared, &link).await?;
         }
@@ -97,7 +97,8 @@ impl Session {
         };
         let heard = Instant::now();
         let (pulse, is_live) = (None, false);
-        Ok(Session { shared, link, driver, inbound, began, awaited: 0, pulse, heard, is_live })
+        let sure = now.saturating_sub(shared.sure());
+        Ok(Session { shared, link, driver, inbound, sure, awaited: 0, pulse, heard, is_live })
     }
 
     /// Runs until the connection is lost, and says how.
@@ -181,9 +182,10 @@ impl Session {
         let (shared, link) = (self.shared.clone(), self.link.clone());
         let answer = async move {
             let name = if shared.receiver.is_some() { &*shared.pulse_name } else { "" };
-            let (epoch, end, _) = pulse(&shared, link, name).await?;
+            let (epoch, start, end, _) = pulse(&shared, link, name).await?;
+            // Whoever listens hears of it in its order.
             if name.is_empty() {
-                shared.begin(epoch, end);
+                shared.begin(epoch, start, end);
             }
             Ok(())
         };
@@ -213,7 +215,9 @@ impl Session {
                     shared.cursors.lock().unsubscribed(channel);
                 }
             }
-            Told::Message(name, payload) if name == shared.pulse_name.as_bytes() => self.pulsed(&text(&payload))?,
+            Told::Message(name, payload) if name == shared.pulse_name.as_bytes() => {
+                self.pulsed(&text(&payload)).await?;
+            }
             Told::Message(name, payload) => {
                 let channel = std::str::from_utf8(&name).ok().and_then(|name| name.strip_prefix(&shared.events_name));
                 let channel = channel.and_then(|channel| shared.cursors.lock().name(channel));
@@ -226,15 +230,16 @@ impl Session {
     }
 
     /// A pulse of ours: `epoch end`.
-    fn pulsed(&mut self, text: &str) -> Result<(), String> {
+    async fn pulsed(&mut self, text: &str) -> Result<(), String> {
         let mut words = text.split(' ');
         let epoch = words.next().and_then(|word| number(word, 16));
         let end = words.next().and_then(|word| number(word, 10));
         let (Some(epoch), Some(end)) = (epoch, end) else {
             return Err("a pulse is none of ours".to_owned());
         };
-        self.shared.begin(epoch, end);
-        self.shared.cursors.lock().pulse(end);
+        if self.agrees(epoch).await? {
+            self.shared.cursors.lock().pulse(end);
+        }
         if let Some(pulse) = &mut self.pulse {
             let mut health = self.shared.health.lock();
             health.lag = Some(pulse.sent.elapsed());
@@ -250,13 +255,27 @@ impl Session {
         Ok(())
     }
 
+    /// Whether this is the epoch; what only a message says, the server is asked about.
+    async fn agrees(&mut self, epoch: u64) -> Result<bool, String> {
+        let known = self.shared.cursors.lock().position().epoch;
+        if epoch == known {
+            return Ok(true);
+        }
+        let (truth, start, end, _) = pulse(&self.shared, self.link.clone(), "").await?;
+        self.shared.begin(truth, start, end);
+        Ok(epoch == truth)
+    }
+
     /// Events of a channel: a line with the epoch, then `offset previous text` in a line each.
     async fn published(&mut self, channel: &Arc<str>, payload: &[u8]) -> Result<(), String> {
         let mut lines = payload.split(|byte| *byte == b'\n');
         let epoch = lines.next().and_then(|line| number(std::str::from_utf8(line).ok()?, 16));
-        let Some(epoch) = epoch else {
-            self.shared.skip(channel, "a message is none of ours");
-            return Ok(());
+        let epoch = match epoch {
+            Some(epoch) if self.agrees(epoch).await? => epoch,
+            _ => {
+                self.shared.skip(channel, "a message is none of ours");
+                return Ok(());
+            }
         };
         for (count, line) in lines.enumerate() {
             if count % TURN == TURN - 1 {
@@ -268,9 +287,8 @@ impl Session {
                 self.shared.skip(channel, "a message is none of ours");
                 continue;
             };
-            self.shared.begin(epoch, offset);
             let mut verdict = self.shared.cursors.lock().judge(channel, offset, previous);
-            if let Verdict::Missed(_) = verdict {
+            if verdict == Verdict::Missed {
                 self.catch_up(channel, None).await?;
                 // All that the server has was read; what it does not have any more was told as a gap.
                 verdict = self.shared.cursors.lock().judge(channel, offset, previous);
@@ -278,9 +296,9 @@ impl Session {
             match verdict {
                 Verdict::Old => {}
                 Verdict::Next => self.shared.hand_over(channel, Position { epoch, offset }, text),
-                Verdict::Missed(_) => {
+                Verdict::Missed => {
                     self.shared.gap(channel);
-                    self.shared.cursors.lock().pass(channel, offset);
+                    self.shared.cursors.lock().skip_to(channel, offset);
                     self.shared.hand_over(channel, Position { epoch, offset }, text);
                 }
             }
@@ -290,14 +308,13 @@ impl Session {
 
     /// Channels whose cursors are from before: those with newer events are read.
     async fn compare(&mut self, behind: Vec<(Arc<str>, Offset)>) -> Result<(), String> {
-        let sure = self.began.saturating_sub(self.shared.sure());
         for some in behind.chunks(AT_ONCE) {
             let mut command = cmd("MGET");
             some.iter().for_each(|(channel, _)| _ = command.arg(self.shared.key("l", channel)));
             let pointers: Vec<Option<Offset>> = limited(self.link.query(&command)).await?;
             let mut missed = Vec::new();
             for ((channel, at), pointer) in some.iter().zip(pointers) {
-                if pointer.map_or(*at >= sure, |pointer| pointer <= *at) {
+                if pointer.map_or(*at >= self.sure, |pointer| pointer <= *at) {
                     self.shared.cursors.lock().caught_up(channel, *at);
                 } else {
                     missed.push((channel.clone(), *at));
@@ -337,24 +354,22 @@ impl Session {
             if page.foreign > 0 {
                 shared.skip(channel, &format!("{} entries of its stream are none of ours", page.foreign));
             }
-            for (count, (offset, previous, text)) in page.entries.into_iter().enumerate() {
+            let offsets = page.entries.iter().map(|(offset, previous, _)| (*offset, *previous));
+            let end = (!page.more).then_some(page.last);
+            let steps = shared.cursors.lock().follow(channel, offsets, page.tail, end);
+            for (count, step) in steps.into_iter().enumerate() {
                 if count % TURN == TURN - 1 {
                     tokio::task::yield_now().await;
                 }
-                let verdict = shared.cursors.lock().judge(channel, offset, previous);
-                if let Verdict::Missed(_) = verdict {
-                    shared.gap(channel);
-                    shared.cursors.lock().pass(channel, offset);
-                }
-                if verdict != Verdict::Old {
-                    shared.hand_over(channel, Position { epoch, offset }, &text);
+                match step {
+                    Step::Gap => shared.gap(channel),
+                    Step::HandOver(entry) => {
+                        let (offset, _, text) = &page.entries[entry];
+                        shared.hand_over(channel, Position { epoch, offset: *offset }, text);
+                    }
                 }
             }
             if !page.more {
-                if shared.cursors.lock().cursor(channel).is_some_and(|at| at < page.tail) {
-                    shared.gap(channel);
-                }
-                shared.cursors.lock().caught_up(channel, page.last);
                 return Ok(());
             }
         }
@@ -387,13 +402,13 @@ async fn limited<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Resu
     }
 }
 
-/// Epoch, end and the server's clock.
-async fn pulse(shared: &Shared, link: Link, name: &str) -> Result<(u64, Offset, Offset), String> {
+/// Epoch, its start, the end, and the server's clock.
+async fn pulse(shared: &Shared, link: Link, name: &str) -> Result<(u64, Offset, Offset, Offset), String> {
     let witness = shared.cursors.lock().witness();
     let [fresh, seen_epoch] = [super::random(), witness.epoch].map(|epoch| format!("{epoch:016x}"));
     let [sure, seen] = [shared.sure(), witness.offset].map(|number| number.to_string());
     let mut args = shared.args();
     args.extend([&*fresh, &*sure, &*seen_epoch, &*witness.channel, &*seen, name]);
-    let (epoch, end, now): (String, Offset, Offset) = limited(link.run(&PULSE, &args)).await?;
-    Ok((number(&epoch, 16).ok_or("the epoch is none of ours")?, end, now))
+    let (epoch, start, end, now): (String, Offset, Offset, Offset) = limited(link.run(&PULSE, &args)).await?;
+    Ok((number(&epoch, 16).ok_or("the epoch is none of ours")?, start, end, now))
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 
 use crate::event::{Offset, Position};
@@ -24,7 +24,7 @@ pub(super) struct Cursors {
     floor: Offset,
     channels: FxHashMap<Arc<str>, Channel>,
     /// Those that may have to be subscribed or unsubscribed.
-    changed: Vec<Arc<str>>,
+    changed: FxHashSet<Arc<str>>,
     /// Subscribed ones that have no cursor, and go live with the next pulse.
     fresh: Vec<Arc<str>>,
     /// Subscribed ones whose cursor is from before: what came since has to be read.
@@ -104,7 +104,7 @@ impl Cursors {
         });
         if !channel.wanted {
             channel.wanted = true;
-            changed.push(name.clone());
+            changed.insert(name.clone());
         }
         match channel.cursor(floor) {
             Some(at) if channel.link == Link::Live => Ok(at),
@@ -114,9 +114,14 @@ impl Cursors {
 
     /// Nobody does any more.
     pub(super) fn unwant(&mut self, name: &Arc<str>) {
-        if let Some(channel) = self.channels.get_mut(name) {
-            channel.wanted = false;
-            self.changed.push(name.clone());
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        channel.wanted = false;
+        if channel.link == Link::No {
+            // Nothing is kept of those who come and go while the bus is away.
+            self.channels.remove(name);
+            self.changed.remove(name);
+        } else {
+            self.changed.insert(name.clone());
         }
     }
 
@@ -153,12 +158,11 @@ impl Cursors {
             return;
         }
         channel.link = Link::Subscribed;
-        let list = match (channel.wanted, channel.at) {
-            (false, _) => &mut self.changed,
-            (true, None) => &mut self.fresh,
-            (true, Some(_)) => &mut self.behind,
-        };
-        list.push(name);
+        match (channel.wanted, channel.at) {
+            (false, _) => _ = self.changed.insert(name),
+            (true, None) => self.fresh.push(name),
+            (true, Some(_)) => self.behind.push(name),
+        }
     }
 
     /// A channel is not subscribed any more.
@@ -166,7 +170,7 @@ impl Cursors {
         let Some((name, channel)) = self.find(name) else { return };
         if channel.link == Link::Unsubscribing {
             channel.link = Link::No;
-            self.changed.push(name);
+            self.changed.insert(name);
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Link {
     connection: MultiplexedConnection,
     /// Which run of which server this is.
     pub(super) server: Arc<str>,
+    /// Whether it forgets keys where memory is short.
+    pub(super) evicts: bool,
     number: u64,
 }
 
@@ -83,7 +85,9 @@ impl Link {
         let task = Owned(tokio::spawn(driver));
         let info: String = cmd("INFO").query_async(&mut connection).await.map_err(reason)?;
         let server = check(&info)?;
-        Ok((Link { connection, server, number: super::random() }, task))
+        let evicts = field(&info, "maxmemory").is_some_and(|most| most != "0")
+            && field(&info, "maxmemory_policy").is_some_and(|policy| policy != "noeviction");
+        Ok((Link { connection, server, evicts, number: super::random() }, task))
     }
 
     /// Runs a script; it is sent in full only where the server does not have it yet.
@@ -118,6 +122,10 @@ pub(super) fn reason(error: impl std::fmt::Display) -> String {
 /// Whether the server itself said so.
 pub(super) fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
 }
 
 /// Whether this server will do, by its `INFO`; its identity.

@@ -89,6 +89,9 @@ impl Session {
         let (epoch, start, end, now) = pulse(&shared, link.clone(), "").await?;
         shared.begin(epoch, start, end);
         if shared.first.lock().is_some() {
+            if link.evicts {
+                shared.warn("evicts keys (maxmemory-policy): events that somebody missed may be lost, and nobody told");
+            }
             publisher::attempt(&shared, &link).await?;
         }
         let inbound = match &shared.receiver {
@@ -290,6 +293,9 @@ impl Session {
             let mut verdict = self.shared.cursors.lock().judge(channel, offset, previous);
             if verdict == Verdict::Missed {
                 self.catch_up(channel, None).await?;
+                if !self.agrees(epoch).await? {
+                    return Ok(());
+                }
                 // All that the server has was read; what it does not have any more was told as a gap.
                 verdict = self.shared.cursors.lock().judge(channel, offset, previous);
             }
@@ -347,9 +353,9 @@ impl Session {
                 Some(page) => page,
                 None => limited(Page::read(&shared, &self.link, channel, after, READ_EVENTS, READ_BYTES)).await?,
             };
-            let epoch = shared.cursors.lock().position().epoch;
-            if page.epoch != epoch {
-                return Err("the bus began a new epoch".to_owned());
+            let epoch = page.epoch;
+            if !self.agrees(epoch).await? {
+                continue;
             }
             if page.foreign > 0 {
                 shared.skip(channel, &format!("{} entries of its stream are none of ours", page.foreign));

@@ -213,9 +213,6 @@ impl Process {
                 self.cursors.caught_up(&name, at);
             } else {
                 self.catch_up(server, Self::number(&name));
-                if self.awaited > 0 {
-                    return;
-                }
             }
         }
         if self.cursors.has_fresh() {
@@ -240,14 +237,9 @@ impl Process {
         }
     }
 
-    fn catch_up(&mut self, server: &mut Server, channel: usize) {
+    fn catch_up(&mut self, server: &Server, channel: usize) {
         let name = self.names[channel].clone();
-        if server.epoch != self.cursors.epoch {
-            // A session ends here, and another begins.
-            self.cut(server);
-            self.connect(server);
-            return;
-        }
+        self.agrees(server, server.epoch);
         while let Some(after) = self.cursors.cursor(&name) {
             // The smallest pages there are.
             let entries: Vec<_> =
@@ -299,13 +291,14 @@ impl Process {
         self.owe_live();
     }
 
-    fn event(&mut self, server: &mut Server, channel: usize, offset: Offset, previous: Offset) {
+    fn event(&mut self, server: &Server, channel: usize, offset: Offset, previous: Offset) {
         let name = self.names[channel].clone();
         let mut verdict = self.cursors.judge(&name, offset, previous);
         if verdict == Verdict::Missed {
             let epoch = self.cursors.epoch;
             self.catch_up(server, channel);
             if self.cursors.epoch != epoch {
+                // All that there is was read.
                 return;
             }
             verdict = self.cursors.judge(&name, offset, previous);
@@ -467,6 +460,19 @@ fn a_channel_that_is_given_up_while_it_is_subscribed_is_neither_lost_nor_kept() 
     cursors.unsubscribed(&name);
     cursors.changes();
     assert!(cursors.channels.is_empty());
+}
+
+#[test]
+fn nothing_is_kept_of_those_who_come_and_go_while_the_bus_is_away() {
+    let (quiet, other): (Arc<str>, Arc<str>) = ("quiet".into(), "other".into());
+    let mut cursors = live(std::slice::from_ref(&quiet), 10);
+    cursors.lost();
+    for _ in 0..100 {
+        assert!(cursors.want(&other).is_err());
+        cursors.unwant(&other);
+    }
+    assert_eq!((cursors.channels.len(), cursors.changed.len()), (1, 1));
+    assert_eq!(cursors.changes(), (vec![quiet], vec![]));
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Asks {
             if at % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            let wanted = shared.state.lock().reader.wants(entry::channel(row)?, entry::offset(row)?);
+            let wanted = shared.state.lock().reader.take(entry::channel(row)?, entry::offset(row)?);
             if let Some(channel) = wanted {
                 hand_over(shared, receiver, row, epoch, &channel);
             }

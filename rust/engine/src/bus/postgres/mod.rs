@@ -266,10 +266,14 @@ impl EventBus for PostgresBus {
             let mut tasks = tasks.into_iter();
             if let Some(mut publishing) = tasks.next() {
                 // It ends when its queue is empty.
-                _ = timeout(shared.publish_timeout, &mut publishing).await;
-                publishing.abort();
+                if timeout(shared.publish_timeout, &mut publishing).await.is_err() {
+                    publishing.abort();
+                }
             }
-            tasks.for_each(|listening| listening.abort());
+            for listening in tasks {
+                listening.abort();
+                _ = listening.await;
+            }
             shared.publishing.send_replace(None);
             shared.listening.send_replace(false);
             let receiver = {

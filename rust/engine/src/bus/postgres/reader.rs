@@ -185,8 +185,12 @@ impl Reader {
         }
     }
 
-    /// Whether an event is to be handed over, and the channel as it is watched.
-    pub(super) fn wants(&self, channel: &str, offset: Offset) -> Option<Arc<str>> {
+    /// The next event of what is being read; returns the channel as it is watched, if it is to be handed over now. Nobody
+    /// reads it again, should the connection be lost before the page is done.
+    pub(super) fn take(&mut self, channel: &str, offset: Offset) -> Option<Arc<str>> {
+        if let Some(known) = &mut self.known {
+            known.cursor = known.cursor.max(offset);
+        }
         let (channel, since) = self.watched.get_key_value(channel)?;
         since.is_some_and(|since| since < offset).then(|| channel.clone())
     }

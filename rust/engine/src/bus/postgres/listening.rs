@@ -162,9 +162,6 @@ impl Asks {
         // Indexes are used whatever statistics say, and what nobody waits for any more ends.
         let settings = "SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off; \
             SET statement_timeout = '10s'; SET idle_session_timeout = 0";
-        client.batch_execute(&format!("{settings}; LISTEN \"{}\"", schema.notify())).await?;
-        let number = client.query_one("SELECT pg_backend_pid()", &[]).await?;
-        heard.number.store(number.try_get(0)?, Relaxed);
         let page = format!(
             "SELECT {columns}, found FROM (
                 SELECT position, seq, sum(size) OVER (ORDER BY position) - size AS before, count(*) OVER () AS found
@@ -178,13 +175,23 @@ impl Asks {
             CROSS JOIN unnest($1::text[]) AS w (channel) LEFT JOIN @schema@.channel AS c USING (channel) \
             WHERE coalesce(c.trimmed, r.floor) > $2";
         let advance = "SELECT epoch, last, positioned, more FROM @schema@.advance()";
-        let asks = Asks {
-            advance: client.prepare(&schema.fill(advance)).await?,
-            page: client.prepare(&schema.fill(&page)).await?,
-            trimmed: client.prepare(&schema.fill(trimmed)).await?,
-            prune: client.prepare(&schema.fill("SELECT @schema@.prune($1, $2, $3, $4)")).await?,
-            client,
+        let prepare = |text: &str| {
+            let (client, text) = (client.clone(), schema.fill(text));
+            async move { client.prepare(&text).await }
         };
+        let prune = "SELECT @schema@.prune($1, $2, $3, $4)";
+        let listen = format!("{settings}; LISTEN \"{}\"", schema.notify());
+        // All of it is sent at once, and done in this order.
+        let (_, number, advance, page, trimmed, prune) = tokio::try_join!(
+            client.batch_execute(&listen),
+            client.query_typed_one("SELECT pg_backend_pid()", &[]),
+            prepare(advance),
+            prepare(&page),
+            prepare(trimmed),
+            prepare(prune),
+        )?;
+        heard.number.store(number.try_get(0)?, Relaxed);
+        let asks = Asks { client: client.clone(), advance, page, trimmed, prune };
         loop {
             match asks.advance().await? {
                 Some(advanced) => return Ok((asks, advanced)),

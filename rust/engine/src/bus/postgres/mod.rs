@@ -38,7 +38,7 @@ mod reader;
 /// A server that does not answer for this long is gone.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
-const BACKOFF: Duration = Duration::from_millis(400);
+const BACKOFF: Duration = Duration::from_millis(250);
 
 /// The longest history in seconds: a hundred years.
 const LONGEST_AGE: f64 = 100.0 * 366.0 * 86_400.0;
@@ -186,11 +186,12 @@ impl Shared {
     async fn open_publishing(&self) -> Result<Link, String> {
         let link = self.dsn.connect(|_| {}).await?;
         let found = async {
-            if self.install {
+            let checked = install::check(install::look(&link.client, &self.schema).await?, &self.schema);
+            if checked.is_err() && self.install {
                 // A transaction pooler takes a transaction as well.
-                install::install(&link.client, &self.schema).await?;
+                return install::install(&link.client, &self.schema).await;
             }
-            install::check(install::look(&link.client, &self.schema).await?, &self.schema)
+            checked
         };
         found.await.map_err(|reason| self.dsn.at(&reason))?;
         Ok(link)

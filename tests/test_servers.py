@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from fraiseql_subs import servers
-from fraiseql_subs.servers import PostgreSQL, Redis, Server
+from fraiseql_subs.servers import PostgreSQL, Redis, Server, Valkey
 
 from .conftest import ENVIRONMENT
 from .servers import SERVERS
@@ -70,7 +70,7 @@ def test_a_password_is_asked_for(name, start_server):
 
 
 def test_what_keeps_a_server_from_starting_is_told():
-    server = Redis("no-such-option yes")
+    server = Valkey("no-such-option yes")
     with pytest.raises(RuntimeError, match="no-such-option"):
         server.start()
     server.close()

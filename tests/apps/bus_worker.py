@@ -106,7 +106,7 @@ class Worker:
                 Event("told", self.channels[(n + part) % len(self.channels)], {"id": identity})
                 for part, identity in enumerate(ids)
             ]
-            say(tried=ids)
+            say(tried=ids, on=[event.channel for event in events])
             try:
                 if len(events) == 1:
                     await self.manager.publish_event("told", events[0].channel, events[0].data)

@@ -168,16 +168,24 @@ class Fleet:
 
     async def begin(self) -> None:
         self.notes.clear()
-        await self.settle()
+        await self.pause()  # where the scenario before has failed, its load goes on
         self._since = {worker.name: {on: len(worker.heard[on]) for on in CHANNELS} for worker in self.workers}
         for worker in self.workers:
             for gaps in worker.gaps.values():
                 gaps.clear()
             worker.outcomes.clear()
             worker.batches.clear()
-            worker.paused.clear()
             worker.tell("publish")
         await self.some_time(0.1, 0.2)
+
+    async def pause(self) -> dict[str, str]:
+        """Ends the load; everybody has heard everything."""
+        for worker in self.workers:
+            worker.paused.clear()
+            worker.tell("pause")
+        for worker in self.workers:
+            await asyncio.wait_for(worker.paused.wait(), 20)
+        return await self.settle()
 
     async def mark(self) -> dict[str, str]:
         """An event on each channel, which nothing is in doubt about."""
@@ -224,11 +232,7 @@ class Fleet:
 
     async def end(self, name: str) -> None:
         """Stops the load and balances the books."""
-        for worker in self.workers:
-            worker.tell("pause")
-        for worker in self.workers:
-            await asyncio.wait_for(worker.paused.wait(), 20)
-        marks = await self.settle()
+        marks = await self.pause()
         outcomes = {identity: how for worker in self.workers for identity, how in worker.outcomes.items()}
         heard = set().union(*(self._compare(on, marks[on], outcomes) for on in CHANNELS))
         how = {kind: {identity for identity in outcomes if outcomes[identity] == kind} for kind in OUTCOMES}
@@ -431,11 +435,7 @@ async def test_what_a_flush_under_load_has_lost_is_told_to_all_and_nothing_else_
     await away.accept()
     await until(lambda: worker_away.connected)  # what comes before may be a part of the gap
     await fleet.is_back()
-    for worker in fleet.workers:
-        worker.tell("pause")
-    for worker in fleet.workers:
-        await asyncio.wait_for(worker.paused.wait(), 20)
-    marks = await fleet.settle()
+    marks = await fleet.pause()
     lost = 0
     for on in CHANNELS:
         slices = [fleet.slice(worker, on, marks[on]) for worker in fleet.workers]

@@ -11,7 +11,10 @@ from typing import Any, Literal, final
 from .event import Event
 from .security import SecurityContext
 
-__all__ = ["Call", "Core", "Generation", "Schema", "Socket", "Subscription"]
+__all__ = [
+    "Call", "Core", "Generation", "Schema", "Socket", "Subscription",
+    "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
+]  # fmt: skip
 
 def check_bus(bus: str) -> None:
     """Raises `ValueError` where a bus's description, as `EventBusConfig` gives it, is wrong."""
@@ -334,3 +337,50 @@ class Generation:
 
     def fail(self, exception: BaseException) -> None:
         """It raised."""
+
+def postgres_sql(schema: str, migrations: Sequence[str] | None = None) -> str:
+    """The SQL that `postgres_install` runs.
+
+    Args:
+        schema: The schema's name.
+        migrations: For tests: steps from each version to the next, in place of those that there are.
+
+    Raises:
+        ValueError: It is no name for a schema.
+    """
+
+def postgres_install(dsn: str, schema: str) -> tuple[int | None, int]:
+    """Installs the schema or brings it up to date, and waits; returns the versions before (`None`: none) and now.
+
+    Raises:
+        BusUnavailable: The server cannot be reached or worked with.
+        ValueError: The DSN or the name is wrong, or the server refuses; the text has its reason. So below.
+    """
+
+def postgres_track(
+    dsn: str,
+    schema: str,
+    table: str,
+    *,
+    channel: str | None,
+    tenant_column: str | None,
+    columns: Sequence[str] | None,
+    oversize: str,
+) -> str:
+    """Has a table publish each row that changes, or changes how; returns the channel.
+
+    Args:
+        dsn: The database.
+        schema: The schema's name.
+        table: As SQL writes it.
+        channel: Where to publish; by default the table's name.
+        tenant_column: The column that says whose a row is.
+        columns: What is sent of a row, by default all of it; as they are stored.
+        oversize: `raise` or `key-only`.
+    """
+
+def postgres_untrack(dsn: str, schema: str, table: str) -> bool:
+    """Has a table publish nothing any more; returns whether it did."""
+
+def postgres_prune(dsn: str, schema: str, history: int, age: float) -> int:
+    """Deletes events beyond the last `history` of their channel or older than `age` seconds; returns how many."""

@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`core`] is the manager's native half, [`convert`] turns Python values into the engine's and back,
 //! [`wake`] brings work onto event loops, [`stream`] and [`socket`] are the two kinds of readers, [`calls`] and [`read`]
-//! run functions and read what they return.
+//! run functions and read what they return. [`admin`] is for operators.
 
 use pyo3::prelude::*;
 
+mod admin;
 mod bus;
 mod calls;
 mod convert;
@@ -27,5 +28,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<socket::Socket>()?;
     module.add_class::<calls::Call>()?;
     module.add_class::<calls::Generation>()?;
+    module.add_function(wrap_pyfunction!(admin::postgres_sql, module)?)?;
+    module.add_function(wrap_pyfunction!(admin::postgres_install, module)?)?;
+    module.add_function(wrap_pyfunction!(admin::postgres_track, module)?)?;
+    module.add_function(wrap_pyfunction!(admin::postgres_untrack, module)?)?;
+    module.add_function(wrap_pyfunction!(admin::postgres_prune, module)?)?;
     Ok(())
 }

@@ -1,0 +1,137 @@
+//! What an operator does to the database of a bus: installing its schema, tracking tables, pruning. Not on an event's way.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+
+use super::connect::{Dsn, Link, reason};
+use super::install::{self, Found, SchemaName};
+use crate::bus::BusError;
+
+/// Seconds for a connection.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// Bring the tables of version 1 to version 2, and so on. Functions are made anew behind them, so a step drops those whose
+/// arguments or result change.
+const MIGRATIONS: &[&str] = &[];
+
+/// The SQL that installs a schema, or brings an older one up to date: one transaction, which does nothing where nothing is to be done.
+pub fn sql(schema: &SchemaName) -> String {
+    script(schema, MIGRATIONS)
+}
+
+/// The same with other steps.
+pub fn script(schema: &SchemaName, migrations: &[&str]) -> String {
+    let mut steps = String::new();
+    for (at, step) in migrations.iter().enumerate() {
+        let (from, to) = (at + 1, at + 2);
+        _ = writeln!(steps, "    IF installed = {from} THEN\n        EXECUTE $step$\n{step}\n        $step$;");
+        _ = writeln!(steps, "        installed := {to};\n    END IF;");
+    }
+    let all = [include_str!("schema.sql"), include_str!("track.sql")].join("\n");
+    let template = include_str!("install.sql")
+        .replace("@version@", &(migrations.len() + 1).to_string())
+        .replace("@migrations@\n", &steps)
+        .replace("@sql@", &all);
+    schema.fill(&template)
+}
+
+/// How a table is tracked.
+#[derive(Clone, Debug)]
+pub struct Tracking {
+    /// The table, as SQL writes it.
+    pub table: String,
+    /// Where it publishes; by default the table's name.
+    pub channel: Option<String>,
+    /// The column that says whose a row is.
+    pub tenant_column: Option<String>,
+    /// What is sent of a row; by default all of it.
+    pub columns: Option<Vec<String>>,
+    /// `raise` or `key-only`.
+    pub oversize: String,
+}
+
+/// Installs the schema; returns what was there before, and the version that is there now.
+pub async fn install(dsn: &Dsn, schema: &SchemaName) -> Result<(Found, i32), BusError> {
+    let link = connect(dsn).await?;
+    let found = install::look(&link.client, schema).await.map_err(|reason| unavailable(dsn, &reason))?;
+    link.client.batch_execute(&sql(schema)).await.map_err(|error| refused(dsn, &error))?;
+    Ok((found, install::VERSION))
+}
+
+/// Has a table publish what happens to its rows, or changes how it does; returns the channel.
+pub async fn track(dsn: &Dsn, schema: &SchemaName, tracking: &Tracking) -> Result<String, BusError> {
+    let Tracking { table, channel, tenant_column, columns, oversize } = tracking;
+    let link = installed(dsn, schema).await?;
+    let query = schema.fill("SELECT @schema@.track($1::text::regclass, $2, $3, $4, $5)");
+    let text = Type::TEXT;
+    let given: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
+        (table, text.clone()),
+        (channel, text.clone()),
+        (tenant_column, text.clone()),
+        (columns, Type::TEXT_ARRAY),
+        (oversize, text),
+    ];
+    let row = link.client.query_typed_one(&query, &given).await.map_err(|error| refused(dsn, &error))?;
+    Ok(row.get(0))
+}
+
+/// Has a table publish nothing any more; returns whether it did.
+pub async fn untrack(dsn: &Dsn, schema: &SchemaName, table: &str) -> Result<bool, BusError> {
+    let link = installed(dsn, schema).await?;
+    let query = schema.fill("SELECT @schema@.untrack($1::text::regclass)");
+    let row = link.client.query_typed_one(&query, &[(&table, Type::TEXT)]).await;
+    row.map(|row| row.get(0)).map_err(|error| refused(dsn, &error))
+}
+
+/// Removes events beyond the last `history` of their channel and those older than `age` seconds; returns how many.
+pub async fn prune(dsn: &Dsn, schema: &SchemaName, history: i64, age: f64) -> Result<i64, BusError> {
+    let link = installed(dsn, schema).await?;
+    let query = schema.fill("SELECT @schema@.prune($1, $2)");
+    let mut all = 0;
+    loop {
+        let given: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(&history, Type::INT8), (&age, Type::FLOAT8)];
+        let row = link.client.query_typed_one(&query, &given).await.map_err(|error| refused(dsn, &error))?;
+        let removed: i64 = row.get(0);
+        if removed == 0 {
+            return Ok(all);
+        }
+        all += removed;
+    }
+}
+
+/// A connection to a database that has our schema.
+async fn installed(dsn: &Dsn, schema: &SchemaName) -> Result<Link, BusError> {
+    let link = connect(dsn).await?;
+    let found = install::look(&link.client, schema).await;
+    found.and_then(|found| install::check(found, schema)).map_err(|reason| unavailable(dsn, &reason))?;
+    // Who waits for a table's lock holds up those who write to it.
+    let limited = link.client.batch_execute("SET lock_timeout = '5s'").await;
+    limited.map_err(|error| refused(dsn, &error))?;
+    Ok(link)
+}
+
+async fn connect(dsn: &Dsn) -> Result<Link, BusError> {
+    match timeout(CONNECTING, dsn.connect(|_| {})).await {
+        Ok(connected) => connected.map_err(BusError::Unavailable),
+        Err(_) => Err(unavailable(dsn, &format!("no answer within {} s", CONNECTING.as_secs()))),
+    }
+}
+
+fn unavailable(dsn: &Dsn, reason: &str) -> BusError {
+    BusError::Unavailable(dsn.at(reason))
+}
+
+/// What the server has against it, in its words; or it is away.
+fn refused(dsn: &Dsn, error: &Error) -> BusError {
+    match error.as_db_error() {
+        Some(said) => BusError::Refused(match said.hint() {
+            Some(hint) => format!("{}. {hint}", reason(error)),
+            None => reason(error),
+        }),
+        None => unavailable(dsn, &reason(error)),
+    }
+}

@@ -1,0 +1,303 @@
+"""`fraiseql-subs pg`: installing, tracking and pruning from the command line, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from fraiseql_subs import _core
+
+from .databases import Connection, connect, create, events, pg, role, url_of
+
+OBJECTS = """
+    SELECT oid::regprocedure::text, pg_get_functiondef(oid), proacl::text FROM pg_proc
+        WHERE pronamespace = 'fraiseql_subs'::regnamespace
+    UNION ALL SELECT attrelid::regclass || '.' || attname, format_type(atttypid, atttypmod), relacl::text
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE relnamespace = 'fraiseql_subs'::regnamespace
+    ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def empty(postgres_server):
+    return create(postgres_server, installed=False)
+
+
+@pytest.fixture
+def installed(postgres_server):
+    return create(postgres_server, installed=True)
+
+
+def version(db: Connection) -> int:
+    row = db.execute("SELECT version FROM fraiseql_subs.meta").fetchone()
+    assert row
+    number: int = row[0]
+    return number
+
+
+def test_install_twice_is_install_once(empty):
+    assert pg("install", dsn=empty) == (0, "fraiseql_subs: version 1, new\n", "")
+    with connect(empty) as db:
+        before = db.execute(OBJECTS).fetchall(), db.execute("SELECT * FROM fraiseql_subs.meta").fetchall()
+        made = db.execute("SELECT xmin FROM pg_proc WHERE pronamespace = 'fraiseql_subs'::regnamespace").fetchall()
+        assert pg("install", "--dsn", empty) == (0, "fraiseql_subs: version 1\n", "")
+        assert (db.execute(OBJECTS).fetchall(), db.execute("SELECT * FROM fraiseql_subs.meta").fetchall()) == before
+        # Nothing was done: no catalogue row is a new one.
+        assert (
+            made == db.execute("SELECT xmin FROM pg_proc WHERE pronamespace = 'fraiseql_subs'::regnamespace").fetchall()
+        )
+
+
+def test_what_sql_prints_is_what_install_runs(postgres_server, installed):
+    status, script, _ = pg("sql")
+    assert (status, script) == (0, _core.postgres_sql("fraiseql_subs") + "\n")
+    other = create(postgres_server, installed=False)
+    psql = [postgres_server.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", other]
+    for _ in range(2):
+        done = subprocess.run(psql, input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with connect(installed) as one, connect(other) as two:
+        assert one.execute(OBJECTS).fetchall() == two.execute(OBJECTS).fetchall() != []
+        assert version(two) == 1
+
+
+def test_several_install_at_once(empty):
+    results: list[tuple[int | None, int]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(_core.postgres_install(empty, "fraiseql_subs")))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [now for _, now in results] == [1] * 8
+    with connect(empty) as db:
+        assert db.execute("SELECT count(*) FROM fraiseql_subs.meta").fetchone() == (1,)
+
+
+def test_an_older_version_is_brought_up_step_by_step_and_a_newer_one_is_left_alone(installed):
+    """Versions 2 and 3 are made up; what they hold is kept, and each step runs once."""
+    steps = [
+        "ALTER TABLE fraiseql_subs.event ADD COLUMN two text DEFAULT 'two'; CREATE TABLE fraiseql_subs.steps (step int); "
+        "INSERT INTO fraiseql_subs.steps VALUES (2)",
+        "INSERT INTO fraiseql_subs.steps VALUES (3)",
+    ]
+    with connect(installed) as db:
+        db.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+        publisher = role(
+            db, "GRANT USAGE ON SCHEMA fraiseql_subs TO {}", "GRANT EXECUTE ON FUNCTION fraiseql_subs.publish TO {}"
+        )
+        epoch = db.execute("SELECT epoch FROM fraiseql_subs.meta").fetchall()
+        for given, done in (steps[:1], [2]), (steps, [2, 3]), (steps, [2, 3]):
+            db.execute(_core.postgres_sql("fraiseql_subs", given).encode())
+            assert version(db) == len(given) + 1
+            assert [row[0] for row in db.execute("SELECT step FROM fraiseql_subs.steps ORDER BY 1")] == done
+        assert db.execute("SELECT epoch FROM fraiseql_subs.meta").fetchall() == epoch
+        with connect(url_of(db, publisher)) as theirs:
+            theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+        assert events(db, "two") == ["two", "two"]
+        before = db.execute(OBJECTS).fetchall()
+        status, out, err = pg("install", dsn=installed)
+        assert (status, out) == (1, "")
+        assert 'the schema "fraiseql_subs" has version 3, and this is version 1 of its SQL' in err
+        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, 3)
+
+
+def test_a_step_that_fails_leaves_all_as_it_was(installed):
+    with connect(installed) as db:
+        before = db.execute(OBJECTS).fetchall()
+        with pytest.raises(errors.DivisionByZero):
+            db.execute(
+                _core.postgres_sql("fraiseql_subs", ["DROP FUNCTION fraiseql_subs.publish; SELECT 1 / 0"]).encode()
+            )
+        db.execute("ROLLBACK")
+        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, 1)
+
+
+def test_no_superuser_is_needed_and_nothing_is_for_everybody(empty):
+    with connect(empty) as db:
+        owner = role(db, f"GRANT CREATE ON DATABASE {db.info.dbname} TO {{}}")
+        anybody = role(db)
+        assert pg("install", dsn=url_of(db, owner)) == (0, "fraiseql_subs: version 1, new\n", "")
+        with connect(url_of(db, anybody)) as theirs, pytest.raises(errors.InsufficientPrivilege, match="for schema"):
+            theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+        # Nor where a careless grant opens the schema.
+        db.execute("GRANT USAGE ON SCHEMA fraiseql_subs TO PUBLIC")
+        functions = [row[0] for row in db.execute(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'fraiseql_subs'::regnamespace"
+        )]  # fmt: skip
+        relations = [row[0] for row in db.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'fraiseql_subs'::regnamespace AND relkind IN ('r', 'S')"
+        )]  # fmt: skip
+        assert len(functions) > 5 < len(relations)
+        for kind, privilege, names in ("function", "EXECUTE", functions), ("table", "SELECT", relations):
+            for name in names:
+                allowed = db.execute(f"SELECT has_{kind}_privilege(%s, %s, %s)", [anybody, name, privilege]).fetchone()
+                assert (name, allowed) == (name, (False,))
+
+
+def test_a_schema_of_somebody_elses_is_not_installed_into(empty):
+    with connect(empty) as db:
+        stranger = role(db, "CREATE SCHEMA fraiseql_subs AUTHORIZATION {}")
+        status, out, err = pg("install", dsn=empty)
+        assert (status, out) == (1, "")
+        assert f'the schema "fraiseql_subs" belongs to the role {stranger}: only that role installs into it' in err
+        assert db.execute("SELECT to_regclass('fraiseql_subs.event')").fetchone() == (None,)
+        assert pg("install", dsn=url_of(db, stranger))[:2] == (0, "fraiseql_subs: version 1, new\n")
+
+
+def test_installing_looks_at_nothing_that_others_have_made(empty):
+    with connect(empty) as db:
+        db.execute(
+            "CREATE FUNCTION public.octet_length(json) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$"
+        )
+        db.execute(
+            "CREATE FUNCTION public.gen_random_uuid() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$"
+        )
+        db.execute(
+            "CREATE FUNCTION public.pg_current_xact_id() RETURNS xid8 LANGUAGE plpgsql AS $$ BEGIN RAISE 'hijacked'; END $$"
+        )
+        db.execute(f"ALTER DATABASE {db.info.dbname} SET search_path = public, pg_catalog")
+        assert pg("install", dsn=empty)[0] == 0
+    with connect(empty) as db:
+        with pytest.raises(errors.RaiseException, match="hijacked"):
+            db.execute("SELECT gen_random_uuid()")  # the trap works
+        db.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+        db.execute("CREATE TABLE public.t (id int)")
+        db.execute("SELECT fraiseql_subs.track('public.t')")
+        db.execute("INSERT INTO public.t VALUES (1)")
+        assert events(db, "event_type") == ["e", "insert"]
+
+
+def test_the_roles_that_the_documentation_names(empty):
+    """Each with its own grants, and no more."""
+    with connect(empty) as db:
+        owner = role(db, f"GRANT CREATE ON DATABASE {db.info.dbname} TO {{}}")
+        assert pg("install", dsn=url_of(db, owner))[0] == 0
+        usage = "GRANT USAGE ON SCHEMA fraiseql_subs TO {}"
+        publisher = role(db, usage, "GRANT EXECUTE ON FUNCTION fraiseql_subs.publish TO {}")
+        tracker = role(
+            db, usage, "GRANT SELECT ON fraiseql_subs.meta TO {}",
+            "GRANT EXECUTE ON FUNCTION fraiseql_subs.track, fraiseql_subs.untrack, fraiseql_subs.row_changed, "
+            "fraiseql_subs.key_columns TO {}", "GRANT CREATE ON SCHEMA public TO {}",
+        )  # fmt: skip
+        with connect(url_of(db, publisher)) as theirs:
+            theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+            for refused in "SELECT FROM fraiseql_subs.event", "SELECT fraiseql_subs.track('pg_class')":
+                with pytest.raises(errors.InsufficientPrivilege):
+                    theirs.execute(refused)
+        with connect(url_of(db, tracker)) as theirs:
+            theirs.execute("CREATE TABLE public.t (id int)")
+            assert pg("track", "t", dsn=url_of(db, tracker)) == (0, "t publishes on channel t\n", "")
+            theirs.execute("INSERT INTO t VALUES (1)")
+            assert pg("untrack", "t", dsn=url_of(db, tracker)) == (0, "t publishes nothing any more\n", "")
+            with pytest.raises(errors.InsufficientPrivilege):
+                theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
+        assert events(db, "event_type") == ["e", "insert"]
+        db.execute("CREATE TABLE public.not_theirs (id int)")
+        status, _, err = pg("track", "not_theirs", dsn=url_of(db, tracker))
+        assert (status, err) == (1, "fraiseql-subs: permission denied for table not_theirs (42501)\n")
+
+
+def test_track_takes_its_options(installed):
+    with connect(installed) as db:
+        db.execute('CREATE TABLE "Orders" (id int PRIMARY KEY, "orgId" text, secret text, note text)')
+        options = ["--channel", "o", "--tenant-column", "orgId", "--columns", "id,note", "--oversize", "key-only"]
+        assert pg("track", '"Orders"', *options, dsn=installed) == (0, '"Orders" publishes on channel o\n', "")
+        db.execute("INSERT INTO \"Orders\" VALUES (1, 'acme', 's', 'n'), (2, 'acme', 's', repeat('x', 2000000))")
+        assert events(db, "channel", "tenant_id", "data") == [
+            ("o", "acme", {"id": 1, "note": "n"}), ("o", "acme", {"id": 2}),
+        ]  # fmt: skip
+        assert pg("track", '"Orders"', dsn=installed) == (0, '"Orders" publishes on channel Orders\n', "")
+        with pytest.raises(errors.ProgramLimitExceeded):
+            db.execute("UPDATE \"Orders\" SET note = note || '!'")
+        assert pg("untrack", '"Orders"', dsn=installed) == (0, '"Orders" publishes nothing any more\n', "")
+        assert pg("untrack", '"Orders"', dsn=installed) == (0, '"Orders" was not tracked\n', "")
+        db.execute("UPDATE \"Orders\" SET note = note || '!'")
+        assert events(db) == []
+
+
+def test_another_schema(empty):
+    assert pg("install", "--schema", "My-bus", dsn=empty) == (0, "My-bus: version 1, new\n", "")
+    with connect(empty) as db:
+        db.execute("CREATE TABLE t (id int)")
+        assert pg("track", "t", "--schema", "My-bus", dsn=empty)[0] == 0
+        db.execute("INSERT INTO t VALUES (1)")
+        assert db.execute('SELECT data FROM "My-bus".event').fetchall() == [({"id": 1},)]
+        assert pg("untrack", "t", "--schema", "My-bus", dsn=empty) == (0, "t publishes nothing any more\n", "")
+
+
+def test_prune_deletes_what_is_too_many_or_too_old(installed):
+    with connect(installed) as db:
+        for channel, number in ("busy", 5000), ("quiet", 10):
+            db.execute(
+                "SELECT count(fraiseql_subs.publish(%s, 'e', jsonb_build_object('n', n))) FROM generate_series(1, %s) AS n",
+                [channel, number],
+            )
+        db.execute("SELECT fraiseql_subs.advance()")
+        assert pg("prune", "--history", "100", dsn=installed) == (0, "4900 events deleted\n", "")
+        kept = "SELECT channel, count(*), min((data ->> 'n')::int) FROM fraiseql_subs.event GROUP BY 1 ORDER BY 1"
+        assert db.execute(kept).fetchall() == [("busy", 100, 4901), ("quiet", 10, 1)]
+        assert pg("prune", "--history", "100", dsn=installed) == (0, "0 events deleted\n", "")
+        assert pg("prune", "--history-age", "0", dsn=installed) == (0, "110 events deleted\n", "")
+        assert db.execute(kept).fetchall() == []
+
+
+def test_tracking_does_not_wait_for_long(installed):
+    """Whoever waits for a table's lock holds up its writers."""
+    with connect(installed) as db, psycopg.connect(installed) as busy:
+        db.execute("CREATE TABLE t (id int)")
+        busy.execute("INSERT INTO t VALUES (1)")
+        status, out, err = pg("track", "t", dsn=installed)
+        assert (status, out, err) == (1, "", "fraiseql-subs: canceling statement due to lock timeout (55P03)\n")
+
+
+WRONG = [
+    ({"dsn": "{installed}"}, ["track", "nothing"], 'relation "nothing" does not exist'),
+    ({"dsn": "{installed}"}, ["track", "a b"], "invalid name syntax"),
+    ({"dsn": "{installed}"}, ["track", "v"], "public.v is not a table"),
+    ({"dsn": "{installed}"}, ["track", "t", "--columns", "id,x"], 'public.t has no column "x"'),
+    ({"dsn": "{installed}"}, ["track", "t", "--columns", ""], 'public.t has no column ""'),
+    ({"dsn": "{installed}"}, ["track", "t", "--tenant-column", "x"], 'public.t has no column "x"'),
+    ({"dsn": "{installed}"}, ["track", "t", "--oversize", "key-only"], "public.t has no primary key"),
+    ({"dsn": "{installed}"}, ["track", "t", "--channel", "a\nb"], "channel: expected"),
+    ({"dsn": "{installed}"}, ["untrack", "nothing"], 'relation "nothing" does not exist'),
+    ({"dsn": "{installed}"}, ["prune", "--history", "-1"], "--history: expected a number from 0"),
+    ({"dsn": "{installed}"}, ["prune", "--history", "x"], "--history: expected a number from 0"),
+    ({"dsn": "{installed}"}, ["prune", "--history-age", "nan"], "--history-age: expected a number from 0"),
+    ({"dsn": "{empty}"}, ["track", "t"], "run `fraiseql-subs pg install`"),
+    ({"dsn": "{empty}"}, ["untrack", "t"], "run `fraiseql-subs pg install`"),
+    ({"dsn": "{empty}"}, ["prune"], "run `fraiseql-subs pg install`"),
+    ({}, ["install"], "which database? give --dsn, or set DATABASE_URL"),
+    ({"dsn": "postgresql://u:hunter2@127.0.0.1:1/d"}, ["install"], "127.0.0.1:1"),
+    ({"dsn": "postgresql://u:hunter2@127.0.0.1:1/d?colour=red"}, ["install"], "unknown option"),
+    ({"dsn": "postgresql+psycopg://u:hunter2@127.0.0.1/d"}, ["install"], "dsn: expected a URL"),
+    ({"dsn": "hunter2"}, ["prune"], "dsn: expected a URL"),
+    ({"dsn": "{installed}!"}, ["install"], "does not exist"),
+    ({"dsn": "{wrong}"}, ["install"], "password authentication failed"),
+    ({"dsn": "{installed}"}, ["install", "--schema", 'a"b'], "schema: expected"),
+    ({}, ["sql", "--schema", ""], "schema: expected"),
+    ({}, ["sql", "--schema", "pg_x"], "schema: expected"),
+]
+
+
+@pytest.mark.parametrize(("where", "arguments", "expected"), WRONG)
+def test_wrong_input_is_one_line_without_the_password(postgres_server, where, arguments, expected):
+    places = {name: create(postgres_server, installed=name == "installed") for name in ("installed", "empty")}
+    places["wrong"] = places["empty"].replace(postgres_server.password, "hunter2")
+    with connect(places["installed"]) as db:
+        db.execute("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1 AS id")
+    status, out, err = pg(*arguments, **{name: value.format(**places) for name, value in where.items()})
+    assert (status in (1, 2), out) == (True, "")
+    assert expected in err
+    lines = err.splitlines()
+    assert lines[-1].startswith("fraiseql-subs")
+    assert len(lines) == 1 or lines[0].startswith("usage:")
+    assert "hunter2" not in err
+    assert postgres_server.password not in err
+    assert "Traceback" not in err

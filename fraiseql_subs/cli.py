@@ -109,8 +109,6 @@ def _install(given: argparse.Namespace) -> str:
     before, now = _core.postgres_install(given.dsn, given.schema)
     was = "" if before == now else ", new" if before is None else f", was {before}"
     return f"{given.schema}: version {now}{was}"
-        f"version {now}" + ("" if before == now else ", new" if before is None else f", was {before}")
-    )
 
 
 def _track(given: argparse.Namespace) -> str:

@@ -108,7 +108,7 @@ def test_without_its_tenants_column_nothing_is_written(db):
     db.execute("CREATE TABLE t (id int, org text)")
     track(db, "t", tenant_column="org")
     db.execute("ALTER TABLE t RENAME org TO tenant")
-    with pytest.raises(errors.UndefinedColumn, match='tracked table public.t has no column "org" any more'):
+    with pytest.raises(errors.UndefinedColumn, match=r'tracked table public\.t has no column "org" any more'):
         db.execute("INSERT INTO t VALUES (1, 'acme')")
     assert db.execute("SELECT count(*) FROM t").fetchone() == (0,)
     track(db, "t", tenant_column="tenant")
@@ -170,7 +170,7 @@ def test_key_only_without_a_key_fails_the_writer(db):
     track(db, "t", oversize="key-only")
     db.execute("ALTER TABLE t DROP CONSTRAINT t_pkey")
     db.execute("INSERT INTO t VALUES (1, 'fits')")
-    with pytest.raises(errors.ProgramLimitExceeded, match="row of tracked table public.t has"):
+    with pytest.raises(errors.ProgramLimitExceeded, match=r"row of tracked table public\.t has"):
         db.execute(f"INSERT INTO t VALUES (1, repeat('x', {LIMIT}))")
     assert events(db) == [("insert", {"id": 1, "note": "fits"}, None)]
 
@@ -223,7 +223,7 @@ def test_generated_columns(db):
         return
     db.execute("CREATE TABLE v (a int, b int GENERATED ALWAYS AS (a * 2) VIRTUAL)")
     for options in {}, {"columns": ["a", "b"]}, {"columns": ["a"], "tenant_column": "b"}:
-        with pytest.raises(errors.WrongObjectType, match='column "b" of public.v is virtual'):
+        with pytest.raises(errors.WrongObjectType, match=r'column "b" of public\.v is virtual'):
             track(db, "v", **options)
     track(db, "v", columns=["a"])
     db.execute("INSERT INTO v VALUES (1)")
@@ -340,14 +340,12 @@ def test_what_is_rolled_back_is_never_told_and_a_transaction_notifies_once(db, u
     track(db, "t")
     with connect(url) as listening:
         listening.execute('LISTEN "fraiseql_subs:fraiseql_subs"')
-        with pytest.raises(ZeroDivisionError), db.transaction():
+        with db.transaction(force_rollback=True):
             db.execute("INSERT INTO t VALUES (1)")
-            raise ZeroDivisionError
         with db.transaction():
             db.execute("INSERT INTO t SELECT i FROM generate_series(1, 100) AS i")
-            with pytest.raises(ZeroDivisionError), db.transaction():
+            with db.transaction(force_rollback=True):
                 db.execute("DELETE FROM t")
-                raise ZeroDivisionError
             with db.transaction():
                 db.execute("UPDATE t SET id = 0 WHERE id = 1")
         db.execute("NOTIFY \"fraiseql_subs:fraiseql_subs\", 'end'")

@@ -17,8 +17,8 @@ use crate::runtime::runtime;
 pub(crate) fn postgres_sql(schema: &str, migrations: Option<Vec<String>>) -> PyResult<String> {
     let schema = SchemaName::parse(schema).map_err(PyValueError::new_err)?;
     Ok(match migrations {
-        Some(steps) => admin::script(&schema, &steps.iter().map(String::as_str).collect::<Vec<_>>()),
-        None => admin::sql(&schema),
+        Some(steps) => schema.script(&steps.iter().map(String::as_str).collect::<Vec<_>>()),
+        None => schema.sql(),
     })
 }
 

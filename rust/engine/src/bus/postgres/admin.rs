@@ -1,6 +1,5 @@
 //! What an operator does to the database of a bus: installing its schema, tracking tables, pruning. Not on an event's way.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -13,30 +12,6 @@ use crate::bus::BusError;
 
 /// Seconds for a connection.
 const CONNECTING: Duration = Duration::from_secs(10);
-/// Bring the tables of version 1 to version 2, and so on. Functions are made anew behind them, so a step drops those whose
-/// arguments or result change.
-const MIGRATIONS: &[&str] = &[];
-
-/// The SQL that installs a schema, or brings an older one up to date: one transaction, which does nothing where nothing is to be done.
-pub fn sql(schema: &SchemaName) -> String {
-    script(schema, MIGRATIONS)
-}
-
-/// The same with other steps.
-pub fn script(schema: &SchemaName, migrations: &[&str]) -> String {
-    let mut steps = String::new();
-    for (at, step) in migrations.iter().enumerate() {
-        let (from, to) = (at + 1, at + 2);
-        _ = writeln!(steps, "    IF installed = {from} THEN\n        EXECUTE $step$\n{step}\n        $step$;");
-        _ = writeln!(steps, "        installed := {to};\n    END IF;");
-    }
-    let all = [include_str!("schema.sql"), include_str!("track.sql")].join("\n");
-    let template = include_str!("install.sql")
-        .replace("@version@", &(migrations.len() + 1).to_string())
-        .replace("@migrations@\n", &steps)
-        .replace("@sql@", &all);
-    schema.fill(&template)
-}
 
 /// How a table is tracked.
 #[derive(Clone, Debug)]
@@ -57,7 +32,7 @@ pub struct Tracking {
 pub async fn install(dsn: &Dsn, schema: &SchemaName) -> Result<(Found, i32), BusError> {
     let link = connect(dsn).await?;
     let found = install::look(&link.client, schema).await.map_err(|reason| unavailable(dsn, &reason))?;
-    link.client.batch_execute(&sql(schema)).await.map_err(|error| refused(dsn, &error))?;
+    link.client.batch_execute(&schema.sql()).await.map_err(|error| refused(dsn, &error))?;
     Ok((found, install::VERSION))
 }
 

@@ -1,16 +1,22 @@
 //! The schema in the database: its SQL, whether it is there, and installing it.
 
+use std::fmt::Write as _;
+
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::connect::reason;
 
+/// Bring the tables of version 1 to version 2, and so on. Functions are made anew behind them, so a step drops those whose
+/// arguments or result change.
+const MIGRATIONS: &[&str] = &[];
 /// The version of the schema that this program works with.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 1 + MIGRATIONS.len() as i32;
 /// The longest name of a schema, in bytes: NOTIFY's channel is named after it.
 const LONGEST_NAME: usize = 48;
-const SCHEMA: &str = include_str!("schema.sql");
+/// The present version.
+const SCHEMA: &str = concat!(include_str!("schema.sql"), "\n", include_str!("track.sql"));
 
 /// A schema's name, checked: it can stand in any SQL between double quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +48,23 @@ impl SchemaName {
         template.replace("@schema@", &self.quoted()).replace("@notify@", &self.notify())
     }
 
-    /// What `install` runs.
+    /// What `install` runs: one transaction, which does nothing where nothing is to be done.
     pub fn sql(&self) -> String {
-        self.fill(SCHEMA)
+        self.script(MIGRATIONS)
+    }
+
+    /// The same with other steps.
+    pub fn script(&self, migrations: &[&str]) -> String {
+        let mut steps = String::new();
+        for (step, from) in migrations.iter().zip(1..) {
+            _ = writeln!(steps, "    IF installed = {from} THEN\n        EXECUTE $step$\n{step}\n        $step$;");
+            _ = writeln!(steps, "        installed := {};\n    END IF;", from + 1);
+        }
+        let template = include_str!("install.sql")
+            .replace("@version@", &(migrations.len() + 1).to_string())
+            .replace("@migrations@\n", &steps)
+            .replace("@sql@", SCHEMA);
+        self.fill(&template)
     }
 }
 
@@ -94,10 +114,9 @@ pub async fn install(client: &Client, schema: &SchemaName) -> Result<(), String>
         }
         _ => reason(&error),
     };
-    let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('{}', 0))", schema.notify());
-    client.batch_execute(&lock).await.map_err(failed)?;
+    // Whoever may not install it need not, where it is there.
     if check(look(client, schema).await?, schema).is_err() {
         client.batch_execute(&schema.sql()).await.map_err(failed)?;
     }
-    client.batch_execute("COMMIT").await.map_err(failed)
+    Ok(())
 }

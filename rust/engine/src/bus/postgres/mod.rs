@@ -27,6 +27,7 @@ use lead::Lead;
 use publishing::Request;
 use reader::Reader;
 
+pub mod admin;
 pub mod connect;
 mod entry;
 pub mod install;

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import errors
 
-from fraiseql_subs import _core
+from fraiseql_subs import EventBusConfig, Schema, SecurityContext, SubscriptionManager, _core
 
 from .databases import Connection, connect, create, events, pg, role, url_of
+from .support import orders, soon
+
+DOCUMENT = Path(__file__).parents[1] / "docs/postgresql.md"
 
 OBJECTS = """
     SELECT oid::regprocedure::text, pg_get_functiondef(oid), proacl::text FROM pg_proc
@@ -190,6 +196,35 @@ def test_the_roles_that_the_documentation_names(empty):
         db.execute("CREATE TABLE public.not_theirs (id int)")
         status, _, err = pg("track", "not_theirs", dsn=url_of(db, tracker))
         assert (status, err) == (1, "fraiseql-subs: permission denied for table not_theirs (42501)\n")
+
+
+async def test_the_documentations_sql_runs_and_a_worker_with_its_grants_hears_of_it_all(empty):
+    install, grants, publish, tracking = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    with connect(empty) as db:
+        db.execute(install)
+        db.execute("ALTER ROLE events PASSWORD 'secret'")
+        assert pg("install", dsn=url_of(db, "events"))[0] == 0
+        db.execute(grants)
+        for name in "app_publisher", "app_worker", "app_tracker":
+            db.execute(f"ALTER ROLE {name} LOGIN PASSWORD 'secret'")
+        db.execute("GRANT CREATE ON SCHEMA public TO app_tracker")
+        bus = EventBusConfig.postgresql(url_of(db, "app_worker"))
+        query = "subscription { orders { id status } }"
+        viewer = SecurityContext(tenant_id="11111111-2222-3333-4444-555555555555")
+        async with SubscriptionManager(Schema(subscriptions=[orders]), bus) as manager:
+            async with manager.subscribe(query) as everybodys, manager.subscribe(query, context=viewer) as tenants:
+                with connect(url_of(db, "app_publisher")) as theirs:
+                    theirs.execute(publish)
+                    theirs.execute("SELECT fraiseql_subs.publish('orders', 'e', '{\"id\": 7, \"status\": \"sent\"}')")
+                with connect(url_of(db, "app_tracker")) as theirs:
+                    theirs.execute(tracking)
+                await manager.publish_event("e", "orders", {"id": 8, "status": "sent"})
+                first, second = [json.loads(await soon(anext(everybodys))) for _ in range(2)]
+                [row] = [json.loads(await soon(anext(tenants)))]
+    given = [message["payload"]["data"]["orders"] for message in (first, second, row)]
+    assert given == [
+        {"id": "7", "status": "sent"}, {"id": "8", "status": "sent"}, {"id": "1", "status": "open"},
+    ]  # fmt: skip
 
 
 def test_track_takes_its_options(installed):

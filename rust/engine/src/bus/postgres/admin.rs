@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::Error;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Error, Row};
 
 use super::connect::{Dsn, Link, reason};
 use super::install::{self, Found, SchemaName};
@@ -12,6 +12,9 @@ use crate::bus::BusError;
 
 /// Seconds for a connection.
 const CONNECTING: Duration = Duration::from_secs(10);
+
+/// A parameter and its type.
+type Given<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// How a table is tracked.
 #[derive(Clone, Debug)]
@@ -39,26 +42,33 @@ pub async fn install(dsn: &Dsn, schema: &SchemaName) -> Result<(Found, i32), Bus
 /// Has a table publish what happens to its rows, or changes how it does; returns the channel.
 pub async fn track(dsn: &Dsn, schema: &SchemaName, tracking: &Tracking) -> Result<String, BusError> {
     let Tracking { table, channel, tenant_column, columns, oversize } = tracking;
-    let link = installed(dsn, schema).await?;
     let query = schema.fill("SELECT @schema@.track($1::text::regclass, $2, $3, $4, $5)");
-    let text = Type::TEXT;
-    let given: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 5] = [
-        (table, text.clone()),
-        (channel, text.clone()),
-        (tenant_column, text.clone()),
+    let given: [Given<'_>; 5] = [
+        (table, Type::TEXT),
+        (channel, Type::TEXT),
+        (tenant_column, Type::TEXT),
         (columns, Type::TEXT_ARRAY),
-        (oversize, text),
+        (oversize, Type::TEXT),
     ];
-    let row = link.client.query_typed_one(&query, &given).await.map_err(|error| refused(dsn, &error))?;
-    Ok(row.get(0))
+    Ok(change(dsn, schema, &query, &given).await?.get(0))
 }
 
 /// Has a table publish nothing any more; returns whether it did.
 pub async fn untrack(dsn: &Dsn, schema: &SchemaName, table: &str) -> Result<bool, BusError> {
-    let link = installed(dsn, schema).await?;
     let query = schema.fill("SELECT @schema@.untrack($1::text::regclass)");
-    let row = link.client.query_typed_one(&query, &[(&table, Type::TEXT)]).await;
-    row.map(|row| row.get(0)).map_err(|error| refused(dsn, &error))
+    Ok(change(dsn, schema, &query, &[(&table, Type::TEXT)]).await?.get(0))
+}
+
+/// Changes a table, whose lock is not waited for for long: those who write to it would wait as well.
+async fn change(dsn: &Dsn, schema: &SchemaName, query: &str, given: &[Given<'_>]) -> Result<Row, BusError> {
+    let link = installed(dsn, schema).await?;
+    let changing = async {
+        link.client.batch_execute("BEGIN; SET LOCAL lock_timeout = '5s'").await?;
+        let row = link.client.query_typed_one(query, given).await?;
+        link.client.batch_execute("COMMIT").await?;
+        Ok(row)
+    };
+    changing.await.map_err(|error| refused(dsn, &error))
 }
 
 /// Removes events beyond the last `history` of their channel and those older than `age` seconds; returns how many.
@@ -67,8 +77,7 @@ pub async fn prune(dsn: &Dsn, schema: &SchemaName, history: i64, age: f64) -> Re
     let query = schema.fill("SELECT @schema@.prune($1, $2)");
     let mut all = 0;
     loop {
-        let given: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-            [(&history, Type::INT8), (&age, Type::FLOAT8)];
+        let given: [Given<'_>; 2] = [(&history, Type::INT8), (&age, Type::FLOAT8)];
         let row = link.client.query_typed_one(&query, &given).await.map_err(|error| refused(dsn, &error))?;
         let removed: i64 = row.get(0);
         if removed == 0 {
@@ -83,9 +92,6 @@ async fn installed(dsn: &Dsn, schema: &SchemaName) -> Result<Link, BusError> {
     let link = connect(dsn).await?;
     let found = install::look(&link.client, schema).await;
     found.and_then(|found| install::check(found, schema)).map_err(|reason| unavailable(dsn, &reason))?;
-    // Who waits for a table's lock holds up those who write to it.
-    let limited = link.client.batch_execute("SET lock_timeout = '5s'").await;
-    limited.map_err(|error| refused(dsn, &error))?;
     Ok(link)
 }
 

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import io
 import json
 import logging
 import re
 import sys
+import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fraiseql_subs import Forbidden
+from fraiseql_subs import (
+    BusUnavailable,
+    Event,
+    EventBusConfig,
+    Forbidden,
+    Schema,
+    SecurityContext,
+    SubscriptionManager,
+    subscription,
+)
+from fraiseql_subs.servers import Redis, Valkey
 
 from .sockets import until
+from .support import one, soon, take
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +52,7 @@ def example(request, tmp_path, monkeypatch) -> Iterator[Any]:
 readme = pytest.mark.parametrize("example", ["README.md"], indirect=True)
 guide = pytest.mark.parametrize("example", ["docs/guide.md"], indirect=True)
 security = pytest.mark.parametrize("example", ["docs/security.md"], indirect=True)
+buses = pytest.mark.parametrize("example", ["docs/buses.md"], indirect=True)
 
 
 @readme
@@ -219,9 +235,128 @@ def test_the_frames_of_a_refresh_are_those_of_the_transcript():
     assert [frame for frame in frames if frame not in transcript] == []
 
 
-def test_what_is_quoted_is_the_examples():
-    text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    example = (ROOT / "docs" / "examples" / "jwt_auth.py").read_text("utf-8")
-    quoted = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+QUOTING = {
+    "docs/security.md": ["jwt_auth.py"],
+    "docs/buses.md": ["transactional_outbox.py", "celery_worker.py", "resume_graphql_ws.mjs", "resume_apollo.mjs"],
+}
+
+
+@pytest.mark.parametrize("document", QUOTING)
+def test_what_is_quoted_is_the_examples(document):
+    text = (ROOT / document).read_text("utf-8")
+    examples = "".join((ROOT / "docs/examples" / name).read_text("utf-8") for name in QUOTING[document])
+    quoted = re.findall(r"```(?:py|js)\n(.*?)```", text, re.DOTALL)
     assert quoted
-    assert [code for code in quoted if code not in example] == []
+    assert [code for code in quoted if code not in examples] == []
+
+
+# ---- buses ----
+
+BUSES = (ROOT / "docs" / "buses.md").read_text("utf-8")
+
+
+def fenced(kind: str) -> str:
+    """The one block of this kind."""
+    [block] = re.findall(rf"```{kind}\n(.*?)```", BUSES, re.DOTALL)
+    return str(block)
+
+
+@buses
+def test_the_buses_are_chosen_as_written(example):
+    assert [bus.kind for bus in (example.in_this_process, example.by_redis, example.by_postgresql)] == [
+        *("memory", "redis", "postgresql")
+    ]
+
+
+def test_every_option_stands_there_with_its_default():
+    rows = re.findall(r"^\| `(\w+)`(?: \((\w+)\))? \| .*? \| (.*?) \| ", BUSES, re.MULTILINE)
+    kinds = {"": ["redis", "postgresql"], "Redis": ["redis"], "PostgreSQL": ["postgresql"]}
+    documented = {(kind, name): default for name, kinds_of, default in rows for kind in kinds[kinds_of]}
+    actual = {}
+    for kind in ("redis", "postgresql"):
+        parameters = inspect.signature(getattr(EventBusConfig, kind)).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                actual[kind, parameter.name] = parameter.default
+    assert documented.keys() == actual.keys()
+    for key, default in actual.items():
+        text = documented[key].partition(";")[0].strip("`").strip('"').replace(",", "")
+        assert text == ("dsn" if default is None else str(default)), key
+
+
+@dataclass
+class News:
+    n: int
+
+
+@subscription(passthrough=True)
+async def news() -> News:
+    raise NotImplementedError
+
+
+async def test_the_redis_user_can_do_what_is_needed_and_nothing_else(start_server):
+    server = start_server(Redis if sys.version_info < (3, 13) else Valkey)
+    admin = redis.from_url(server.url)
+    admin.execute_command(*fenced("acl").split())
+    url = server.url.replace(f":{server.password}@", "events:a-secret@")
+
+    def manager() -> SubscriptionManager:
+        return SubscriptionManager(Schema(subscriptions=[news]), EventBusConfig.redis(url))
+
+    query, ada = "subscription { news { n } }", SecurityContext(user_id="ada")
+    async with manager() as here, manager() as there:
+        async with there.subscribe(query, context=ada, resume=True, framing="result") as stream:
+            await here.publish_event("x", "news", {"n": 1})
+            first = await one(stream)
+            await here.publish_events([Event("x", "news", {"n": n}) for n in (2, 3)])
+            assert [result["data"]["news"]["n"] for result in await take(stream, 2)] == [2, 3]
+            await here.revoke(user_id="ada")
+            with pytest.raises(Forbidden):
+                await soon(anext(stream))
+        token = first["extensions"]["eventId"]
+        async with there.subscribe(query, resume=token, framing="result") as stream:
+            assert [result["data"]["news"]["n"] for result in await take(stream, 2)] == [2, 3]
+        # Two connections each, beside the one that asks.
+        assert len(admin.client_list()) == 5
+        refused = admin.acl_log()
+        assert refused == []
+    user = redis.from_url(url)
+    user.get("fraiseql-subs:clock:x")
+    for forbidden in (
+        user.flushall,
+        user.config_get,
+        lambda: user.get("another:clock"),
+        lambda: user.publish("a", "b"),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            forbidden()
+    user.close()
+    admin.close()
+
+
+def test_the_worker_is_a_task_of_celery(monkeypatch):
+    """By a stand-in for Celery that knows how tasks and signals are declared."""
+    tasks: list[tuple[dict[str, Any], Any]] = []
+    leaving: list[Any] = []
+
+    class Celery:
+        def __init__(self, name: str, *, broker: str) -> None:
+            pass
+
+        def task(self, **options: Any) -> Any:
+            return lambda function: tasks.append((options, function))
+
+    signals = types.SimpleNamespace(worker_process_shutdown=types.SimpleNamespace(connect=leaving.append))
+    monkeypatch.setitem(sys.modules, "celery", types.SimpleNamespace(Celery=Celery))
+    monkeypatch.setitem(sys.modules, "celery.signals", signals)
+    monkeypatch.setenv("BUS_URL", "redis://127.0.0.1:1")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    worker = importlib.import_module("celery_worker")
+    del sys.modules["celery_worker"]
+    monkeypatch.setitem(sys.modules, "celery_worker", worker)
+    exec(fenced("celery"), {})
+    [(options, function)] = tasks
+    assert options == {"autoretry_for": (BusUnavailable,), "retry_backoff": True}
+    assert function is worker.ship
+    [leave] = leaving
+    leave(sender=None)

@@ -321,6 +321,8 @@ class SubscriptionManager:
         Raises:
             ValueError: Nothing is given.
             NotRunning: The manager is not entered.
+            BusUnavailable: This process has revoked, and the bus that tells the others is away.
+            PublishUnknown: Likewise, and they may have been told.
         """
         if user_id is None and tenant_id is None and connection_id is None:
             raise ValueError("revoke: expected a user_id, a tenant_id or a connection_id")

@@ -33,7 +33,7 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.servers import Redis, Valkey
 
-from .sockets import until
+from .sockets import Client, publish_tick, served, tick_of, tick_schema, until
 from .support import one, soon, take
 
 ROOT = Path(__file__).parents[1]
@@ -233,6 +233,52 @@ def test_the_frames_of_a_refresh_are_those_of_the_transcript():
     frames = "".join(re.findall(r"```text\n(.*?)```", section, re.DOTALL)).splitlines()
     assert frames
     assert [frame for frame in frames if frame not in transcript] == []
+
+
+async def test_the_frames_of_resuming_are_those_of_the_server(start_server):
+    text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    section = text.partition("\n## Resuming\n")[2].partition("\n## ")[0]
+    blocks = "".join(re.findall(r"```text\n(.*?)```", section, re.DOTALL)).splitlines()
+    documented = {re.sub("[0-9a-f]{32}", "TOKEN", line[2:]) for line in blocks if line.startswith("< ")}
+    received: set[str] = set()
+
+    async def frame(client: Client) -> Any:
+        text = await client.receive()
+        received.add(re.sub("[0-9a-f]{32}", "TOKEN", text))
+        return json.loads(text)
+
+    async def acknowledged(client: Client) -> None:
+        await client.send({"type": "connection_init"})
+        await frame(client)
+
+    def manager(bus: EventBusConfig) -> SubscriptionManager:
+        return SubscriptionManager(tick_schema(), bus)
+
+    server = start_server(Redis if sys.version_info < (3, 13) else Valkey)
+    bus = EventBusConfig.redis(server.url, connect_timeout=2)
+    async with served(manager(bus)) as (here, running), running.client() as client:
+        await acknowledged(client)
+        await client.subscribe("1", tick_of(1), extensions={"resume": True})
+        await publish_tick(here, 1, 1)
+        await frame(client)
+        await client.ask("2", tick_of(1), extensions={"resume": {"after": "0" * 32}})
+        await frame(client)
+        await client.complete("1")
+        await client.subscribe("1", tick_of(1))
+        server.kill()
+        await until(lambda: not here.health()["ok"])
+        await client.ask("4", tick_of(1))
+        await frame(client)
+        server.start()
+        await until(lambda: here.health()["ok"])
+        await publish_tick(here, 1, 9)
+        await frame(client)
+        running.log.take()
+    async with served(manager(EventBusConfig.memory())) as (_, running), running.client() as client:
+        await client.init()
+        await client.ask("3", tick_of(1), extensions={"resume": True})
+        await frame(client)
+    assert received == documented
 
 
 QUOTING = {

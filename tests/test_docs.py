@@ -406,3 +406,26 @@ def test_the_worker_is_a_task_of_celery(monkeypatch):
     assert function is worker.ship
     [leave] = leaving
     leave(sender=None)
+
+
+def anchors(document: Path) -> set[str]:
+    """Its headings, as links name them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_every_link_leads_somewhere(document):
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text("utf-8"))
+    broken = []
+    for link in links:
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            target = (ROOT / document).parent / name if name else ROOT / document
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(link)
+    assert broken == []

@@ -46,7 +46,7 @@ def ship(order_id: int) -> str:
 def main() -> None:
     """What Celery does by itself: forked workers, each of which takes some of the tasks."""
     with multiprocessing.get_context("fork").Pool(4) as workers:
-        print(*workers.map(ship, range(1, 101), chunksize=5), sep="\n")  # noqa: T201
+        print(*workers.map(ship, range(1, 101), chunksize=5), sep="\n")
 
 
 if __name__ == "__main__":

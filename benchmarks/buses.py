@@ -1,4 +1,4 @@
-"""What a bus costs: latency beside a bare client's, CPU an event, many channels, an idle process, a slow reader of a long past.
+"""What a bus costs: latency beside a bare client's, CPU an event, many channels, an idle process, a long past.
 
     python -m benchmarks.buses redis|postgresql [latency] [throughput] [channels] [idle] [past]
 
@@ -85,10 +85,10 @@ def memory() -> int:
 
 
 async def bare_redis(url: str, count: int) -> list[float]:
-    publisher, reader = redis.asyncio.from_url(url), redis.asyncio.from_url(url)
-    last, latencies = b"$", []
-    await publisher.xadd("bare", {"e": "first"})
-    last = (await reader.xrevrange("bare", count=1))[0][0]
+    publisher: Any = redis.asyncio.from_url(url)
+    reader: Any = redis.asyncio.from_url(url)
+    latencies = []
+    last = await publisher.xadd("bare", {"e": "first"})
     for n in range(count):
         reading = asyncio.create_task(reader.xread({"bare": last}, block=5000))
         await asyncio.sleep(0.002)
@@ -151,7 +151,7 @@ async def latency(kind: str, server: Server, count: int = 500) -> dict[str, Any]
 
 @asynccontextmanager
 async def publisher(kind: str, url: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process of its own that publishes in batches of 100: how many events, how many a second, on how many channels."""
+    """A process of its own that publishes so many events, so many a second, in batches of 100, on so many channels."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.buses", kind, "--publish", url, *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,

@@ -65,7 +65,8 @@ def memory() -> int:
 async def watch_live(manager: SubscriptionManager, latencies: list[float]) -> None:
     async with manager.subscribe("subscription { live { at } }", framing="result") as stream:
         async for message in stream:
-            latencies.append(time.perf_counter() - json.loads(message)["data"]["live"]["at"])
+            late = time.perf_counter() - json.loads(message)["data"]["live"]["at"]
+            latencies.append(late)
 
 
 async def publish_live(manager: SubscriptionManager, rate: float) -> None:
@@ -77,7 +78,7 @@ async def publish_live(manager: SubscriptionManager, rate: float) -> None:
 async def catch_up(manager: SubscriptionManager, token: str, events: int) -> int:
     query, received = "subscription { missed { n text } }", 0
     async with manager.subscribe(query, framing="result", resume=token) as stream:
-        async for message in stream:
+        async for _ in stream:
             received += 1
             if received == events:
                 break

@@ -13,7 +13,7 @@ from .security import SecurityContext
 
 __all__ = [
     "Call", "Core", "Generation", "Schema", "Socket", "Subscription",
-    "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
+    "check_bus", "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
 ]  # fmt: skip
 
 def check_bus(bus: str) -> None:

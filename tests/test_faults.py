@@ -64,6 +64,8 @@ class Worker:
         self.batches: list[list[str]] = []
         #: Of what it published.
         self.channels: dict[str, str] = {}
+        #: When it subscribed: the channel, and how many it had heard.
+        self.begun: list[tuple[str, int]] = []
         self.connected = False
         self.paused = asyncio.Event()
         self._lives = count()
@@ -106,6 +108,7 @@ class Worker:
                 self.outcomes.update(dict.fromkeys(ids, "refused"))
             case {"live": channel}:
                 self._live.add(channel)
+                self.begun.append((channel, len(self.heard[channel])))
             case {"connected": connected}:
                 self.connected = connected
             case {"paused": True}:
@@ -261,7 +264,8 @@ class Fleet:
             times = Counter(worker.heard[on])
             slices.append(self.slice(worker, on, mark))
             twice = [identity for identity in slices[-1] if times[identity] > 1]
-            assert not twice, f"{worker.name} heard twice on {on}: {twice[:10]}"
+            begun = [whole for whole in worker.begun if whole[0] == on]
+            assert not twice, f"{worker.name} heard {len(twice)} twice on {on}: {twice[:10]}; it subscribed at {begun}"
         first, *others = slices
         for worker, other in zip(self.workers[1:], others, strict=True):
             alone = [sorted(one)[:10] for one in ({*first} - {*other}, {*other} - {*first})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,29 @@ async def test_a_clean_restart_is_no_gap(start_server):
         await asyncio.to_thread(server.start)
         await publishing
         assert await heard(stream, 2) == [1, 2]
+
+
+async def test_a_call_that_arrives_again_is_done_once(private):
+    """As when a reply was lost, or when what was given up arrives late."""
+    application = unheard()
+    async with manager_of(private.url, application) as manager, watch(manager, "c") as stream:
+        with redis.Redis.from_url(private.url) as admin, admin.monitor() as monitor:
+            await tell(manager, "c", 1)
+            assert await heard(stream, 1) == [1]
+            commands = (line["command"] for line in monitor.listen() if "told" in line["command"])
+            name, *arguments = shlex.split(next(commands).replace("\\n", "\n"))
+            assert name == "EVALSHA"
+            assert arguments[7] == "first"
+            for mode in ("first", "again", "look"):
+                arguments[7] = mode
+                assert admin.execute_command(name, *arguments).startswith(arguments[9].encode())
+            # Of another call nothing is known.
+            arguments[7:9] = ["look", "another"]
+            assert admin.execute_command(name, *arguments) == b""
+            arguments[7:10] = ["again", "another", "0" * 16]
+            assert admin.execute_command(name, *arguments) == b""
+        await tell(manager, "c", 2)
+        assert await heard(stream, 1) == [2]
 
 
 async def test_keys_go_when_their_time_has_come(private):

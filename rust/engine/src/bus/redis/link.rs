@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use redis::aio::MultiplexedConnection;
@@ -17,6 +18,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::config::Settings;
@@ -24,6 +26,8 @@ use super::config::Settings;
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// A server that is silent for this long is gone.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// Names of channels in one command.
 pub(super) const AT_ONCE: usize = 1_000;
 /// No frame of ours is larger; an event alone may be a few mebibytes.
@@ -112,6 +116,11 @@ impl Link {
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
         command.query_async(&mut self.connection.clone()).await
     }
+}
+
+/// Why a connection is given up.
+pub(super) fn silent() -> String {
+    format!("no answer for {} s", SILENCE.as_secs())
 }
 
 /// An error's text, on one line.
@@ -230,8 +239,11 @@ impl Inbound {
     }
 
     async fn send(&mut self, command: &Cmd) -> Result<(), String> {
-        self.stream.write_all(&command.get_packed_command()).await.map_err(reason)?;
-        self.stream.flush().await.map_err(reason)
+        let sending = async {
+            self.stream.write_all(&command.get_packed_command()).await?;
+            self.stream.flush().await
+        };
+        timeout(SILENCE, sending).await.map_err(|_| silent())?.map_err(reason)
     }
 
     /// The next thing that it is told. Nothing is lost when this is dropped.

@@ -5,12 +5,14 @@
 local sure, seen, mode, outcome = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], prefix .. ':i:' .. ARGV[7]
 local age, count = tonumber(ARGV[10]), tonumber(ARGV[12])
 
-if mode ~= 'first' then
-  local known = redis.call('GET', outcome)
-  -- Where it may have been forgotten, another attempt could be the second that succeeds.
-  if known or mode == 'look' or epoch ~= ARGV[8] then
-    return known or ''
-  end
+-- A call that was given up may arrive after the one that took its place.
+local known = redis.call('GET', outcome)
+if known then
+  return known
+end
+-- Where it may have been forgotten, another attempt could be the second that succeeds.
+if mode == 'look' or (mode == 'again' and epoch ~= ARGV[8]) then
+  return ''
 end
 if not epoch then
   begin_epoch(ARGV[3], seen)

@@ -186,7 +186,7 @@ impl Call {
                 "first".to_owned(),
                 uuid::Uuid::now_v7().simple().to_string(),
                 format!("{:016x}", known.epoch),
-                (settings.publish_timeout * 2).as_millis().to_string(),
+                (settings.publish_timeout * 4).as_millis().to_string(),
                 settings.age.as_millis().to_string(),
                 (settings.age + super::KEPT).as_millis().to_string(),
                 names.len().to_string(),

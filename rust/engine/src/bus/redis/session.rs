@@ -10,15 +10,13 @@ use redis::{RedisError, cmd};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::cursors::{Step, Verdict};
-use super::link::{AT_ONCE, Inbound, Link, Owned, PULSE, READ, Told, reason};
+use super::link::{AT_ONCE, Inbound, Link, Owned, PULSE, READ, SILENCE, Told, reason, silent};
 use super::{Shared, micros, number, publisher};
 use crate::bus::BoxFuture;
 use crate::event::{Offset, Position};
 
 /// How often both connections are tried.
 const BEAT: Duration = Duration::from_millis(500);
-/// A server that is silent for this long is gone.
-const SILENCE: Duration = Duration::from_secs(5);
 /// Channels that are read at once, and how much of each.
 const READS: usize = 8;
 const READ_BYTES: usize = 256 << 10;
@@ -143,7 +141,7 @@ impl Session {
                     let is_silent = waits && self.inbound.is_some() && self.heard.elapsed() > SILENCE;
                     // What came while this process did not run was not heard yet: a beat more.
                     if is_silent && is_suspect {
-                        return Err(format!("no answer for {} s", SILENCE.as_secs()));
+                        return Err(silent());
                     }
                     is_suspect = is_silent;
                     self.send_pulse();
@@ -404,7 +402,7 @@ async fn answered(pulse: &mut Option<Pulse>) -> Result<(), String> {
 async fn limited<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, String> {
     match timeout(SILENCE, answer).await {
         Ok(answer) => answer.map_err(reason),
-        Err(_) => Err(format!("no answer for {} s", SILENCE.as_secs())),
+        Err(_) => Err(silent()),
     }
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -20,15 +22,17 @@ _numbers = itertools.count()
 Connection = psycopg.Connection[Any]
 
 
-def create(server: PostgreSQL, *, installed: bool) -> str:
+@contextlib.contextmanager
+def database(server: PostgreSQL, *, installed: bool) -> Iterator[str]:
     """A new database's URL, as the superuser."""
     name = f"test{next(_numbers)}"
+    url = server.url.removesuffix("/postgres") + f"/{name}"
     with connect(server.url) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    url = server.url.removesuffix("/postgres") + f"/{name}"
-    if installed:
-        assert _core.postgres_install(url, "fraiseql_subs") == (None, 1)
-    return url
+        if installed:
+            assert _core.postgres_install(url, "fraiseql_subs") == (None, 1)
+        yield url
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def connect(url: str, **options: Any) -> Connection:

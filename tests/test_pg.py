@@ -14,7 +14,7 @@ from psycopg import errors
 
 from fraiseql_subs import EventBusConfig, Schema, SecurityContext, SubscriptionManager, _core
 
-from .databases import Connection, connect, create, events, pg, role, url_of
+from .databases import Connection, connect, database, events, pg, role, url_of
 from .support import orders, soon
 
 DOCUMENT = Path(__file__).parents[1] / "docs/postgresql.md"
@@ -33,12 +33,24 @@ ROWS = "SELECT oid, xmin FROM pg_proc WHERE pronamespace = 'fraiseql_subs'::regn
 
 @pytest.fixture
 def empty(postgres_server):
-    return create(postgres_server, installed=False)
+    with database(postgres_server, installed=False) as url:
+        yield url
 
 
 @pytest.fixture
 def installed(postgres_server):
-    return create(postgres_server, installed=True)
+    with database(postgres_server, installed=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def places(postgres_server):
+    """For what changes nothing: a database with our schema, one without, and a wrong password."""
+    with database(postgres_server, installed=True) as installed, database(postgres_server, installed=False) as empty:
+        with connect(installed) as db:
+            db.execute("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1 AS id")
+        wrong = empty.replace(postgres_server.password, "hunter2")
+        yield {"installed": installed, "empty": empty, "wrong": wrong}
 
 
 def version(db: Connection) -> int:
@@ -59,27 +71,34 @@ def test_install_twice_is_install_once(empty):
         assert db.execute(ROWS).fetchall() == made != []
 
 
-def test_what_sql_prints_is_what_install_runs(postgres_server, installed):
+def test_what_sql_prints_is_what_install_runs(postgres_server, installed, empty):
     status, script, _ = pg("sql")
     assert (status, script) == (0, _core.postgres_sql("fraiseql_subs") + "\n")
-    other = create(postgres_server, installed=False)
-    psql = [postgres_server.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", other]
+    psql = [postgres_server.program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty]
     for _ in range(2):
         done = subprocess.run(psql, input=script, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    with connect(installed) as one, connect(other) as two:
+    with connect(installed) as one, connect(empty) as two:
         assert one.execute(OBJECTS).fetchall() == two.execute(OBJECTS).fetchall() != []
         assert version(two) == 1
 
 
 def test_several_install_at_once(empty):
     results: list[tuple[int | None, int]] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(_core.postgres_install(empty, "fraiseql_subs")))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
+
+    def install() -> None:
+        results.append(_core.postgres_install(empty, "fraiseql_subs"))
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    threads = [threading.Thread(target=install) for _ in range(8)]
+    with connect(empty) as db, psycopg.connect(empty) as first:
+        # All of them find nothing there, and none goes on before all are there.
+        first.execute("CREATE SCHEMA fraiseql_subs")
+        for thread in threads:
+            thread.start()
+        while db.execute(waiting).fetchone() != (8,):
+            pass
+        first.rollback()
     for thread in threads:
         thread.join()
     assert [now for _, now in results] == [1] * 8
@@ -308,11 +327,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("where", "arguments", "expected"), WRONG)
-def test_wrong_input_is_one_line_without_the_password(postgres_server, where, arguments, expected):
-    places = {name: create(postgres_server, installed=name == "installed") for name in ("installed", "empty")}
-    places["wrong"] = places["empty"].replace(postgres_server.password, "hunter2")
-    with connect(places["installed"]) as db:
-        db.execute("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1 AS id")
+def test_wrong_input_is_one_line_without_the_password(postgres_server, places, where, arguments, expected):
     status, out, err = pg(*arguments, **{name: value.format(**places) for name, value in where.items()})
     assert (status in (1, 2), out) == (True, "")
     assert expected in err

@@ -10,14 +10,15 @@ from psycopg import errors
 
 from fraiseql_subs import _core
 
-from .databases import Connection, connect, create, events, role, url_of
+from .databases import Connection, connect, database, events, role, url_of
 
 LIMIT = 1_048_576
 
 
 @pytest.fixture
 def url(postgres_server):
-    return create(postgres_server, installed=True)
+    with database(postgres_server, installed=True) as url:
+        yield url
 
 
 @pytest.fixture

@@ -314,7 +314,7 @@ mod tests {
             workers in 2..5usize, chances in prop::collection::vec(0.0..1.0f64, 20_000), pause in 12..60u8,
         ) {
             let mut world = World::new(workers, chances);
-            let mut round = |world: &mut World| {
+            let round = |world: &mut World| {
                 world.publish();
                 (0..pause).for_each(|_| world.step());
             };

@@ -218,7 +218,7 @@ mod tests {
 
     const CHANNELS: usize = 3;
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Copy, Debug)]
     enum Step {
         /// So many events, which are told of by name or not.
         Publish(usize, usize, bool),

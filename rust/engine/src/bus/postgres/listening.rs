@@ -14,7 +14,7 @@ use super::connect::{Link, reason};
 use super::lead::{Lead, Outcome, Snapshot};
 use super::publishing::PAGE_BYTES;
 use super::reader::{NewEpoch, Positioned, Read};
-use super::{Answered, BACKOFF, DEADLINE, Shared, backoff, chance, entry, install, within};
+use super::{Answered, BACKOFF, DEADLINE, Shared, backoff, chance, entry, within};
 use crate::bus::{Receiver, wire};
 use crate::event::Offset;
 
@@ -101,7 +101,7 @@ impl Session {
         };
         let link = shared.listen_dsn.connect(notified).await?;
         let opening = async {
-            install::check(install::look(&link.client, &shared.schema).await?, &shared.schema)?;
+            shared.check(&link.client).await?;
             Asks::prepare(link.client.clone(), shared, &heard).await.map_err(|error| reason(&error))
         };
         let (asks, Advanced { epoch, last, .. }) = opening.await.map_err(|reason| shared.listen_dsn.at(&reason))?;

@@ -186,16 +186,18 @@ impl Shared {
     /// Opens the publishing connection.
     async fn open_publishing(&self) -> Result<Link, String> {
         let link = self.dsn.connect(|_| {}).await?;
-        let found = async {
-            let checked = install::check(install::look(&link.client, &self.schema).await?, &self.schema);
-            if checked.is_err() && self.install {
-                // A transaction pooler takes a transaction as well.
-                return install::install(&link.client, &self.schema).await;
-            }
-            checked
-        };
-        found.await.map_err(|reason| self.dsn.at(&reason))?;
+        self.check(&link.client).await.map_err(|reason| self.dsn.at(&reason))?;
         Ok(link)
+    }
+
+    /// Whether our schema is there, as it is to be; installs it where that was asked for.
+    async fn check(&self, client: &Client) -> Result<(), String> {
+        let checked = install::check(install::look(client, &self.schema).await?, &self.schema);
+        if checked.is_err() && self.install {
+            // A transaction pooler takes a transaction as well.
+            return install::install(client, &self.schema).await.map(drop);
+        }
+        checked
     }
 
     /// Everything that `connect` waits for.

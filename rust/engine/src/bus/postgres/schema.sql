@@ -26,9 +26,9 @@ CREATE TABLE IF NOT EXISTS @schema@.event (
     txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     version smallint NOT NULL DEFAULT 1,
     id uuid NOT NULL DEFAULT gen_random_uuid(),
-    published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    channel text NOT NULL CHECK (channel <> '' AND octet_length(channel) <= 1024),
-    event_type text NOT NULL CHECK (event_type <> ''),
+    published_at timestamptz NOT NULL DEFAULT statement_timestamp(),
+    channel text NOT NULL,
+    event_type text NOT NULL,
     tenant_id text,
     all_tenants boolean NOT NULL DEFAULT false,
     source text,
@@ -136,6 +136,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     most integer;
     event_id uuid := gen_random_uuid();
+    sent text := data;
+    before text := previous;
 BEGIN
     SELECT max_bytes INTO STRICT most FROM @schema@.meta;
     IF channel IS NULL OR channel = '' OR channel COLLATE "C" ~ '[\x01-\x1f\x7f]' OR octet_length(channel) > 1024 THEN
@@ -147,15 +149,15 @@ BEGIN
         RAISE invalid_parameter_value USING MESSAGE = 'data: expected a JSON object';
     ELSIF jsonb_typeof(previous) <> 'object' THEN
         RAISE invalid_parameter_value USING MESSAGE = 'previous: expected a JSON object';
-    ELSIF octet_length(data::text) > most THEN
+    ELSIF octet_length(sent) > most THEN
         RAISE program_limit_exceeded USING MESSAGE =
-            format('data has %s bytes as JSON; at most %s are taken', octet_length(data::text), most);
-    ELSIF octet_length(previous::text) > most THEN
+            format('data has %s bytes as JSON; at most %s are taken', octet_length(sent), most);
+    ELSIF octet_length(before) > most THEN
         RAISE program_limit_exceeded USING MESSAGE =
-            format('previous has %s bytes as JSON; at most %s are taken', octet_length(previous::text), most);
+            format('previous has %s bytes as JSON; at most %s are taken', octet_length(before), most);
     END IF;
     INSERT INTO @schema@.event (id, channel, event_type, tenant_id, source, data, previous)
-        VALUES (event_id, channel, event_type, tenant_id, source, data::json, previous::json);
+        VALUES (event_id, channel, event_type, tenant_id, source, sent::json, before::json);
     PERFORM pg_notify('@notify@', pg_current_xact_id()::text);
     RETURN replace(event_id::text, '-', '');
 END $body$;

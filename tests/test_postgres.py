@@ -9,6 +9,7 @@ import json
 import random
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from fraiseql_subs.servers import PostgreSQL
 
 from .buses import SCHEMA, heard, tell, token, watch
 from .databases import Connection, connect, database
+from .proxy import Proxy
 from .sockets import until
 from .support import PATIENCE, take
 
@@ -578,3 +580,32 @@ async def test_publishing_does_not_wait_for_a_long_transaction_nor_for_a_lock_of
                 assert not thread.is_alive()
             assert await heard(stream, 1) == [1]
         assert await heard(stream, 1) == [0]
+
+
+async def test_where_the_server_is_there_a_publish_waits_for_its_connection_to_come_back(postgres_server, url):
+    async with (
+        Proxy(postgres_server.port) as proxy,
+        managed(proxy.through(url), listen_dsn=url, publish_timeout=1.0) as manager,
+        watch(manager, "c") as stream,
+    ):
+        for n in range(5):
+            await proxy.refuse()
+            await until(lambda: not manager.health()["bus"]["connected"])
+            if n % 2:
+                with pytest.raises(BusUnavailable):  # the next attempt fails
+                    await tell(manager, "c", -1)
+            await proxy.accept()
+            await tell(manager, "c", n)
+            assert await heard(stream, 1) == [n]
+        # Connections are taken, and nothing is answered: it waits no longer than it may.
+        proxy.stall()
+        proxy.cut()
+        await until(lambda: not manager.health()["bus"]["connected"])
+        began = time.perf_counter()
+        outcomes = await asyncio.gather(*(tell(manager, "c", -1) for _ in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [BusUnavailable] * 3
+        assert 0.9 < time.perf_counter() - began < 2
+        proxy.forward()
+        await until(lambda: manager.health()["bus"]["connected"])
+        await tell(manager, "c", 9)
+        assert await heard(stream, 1) == [9]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
@@ -55,7 +55,9 @@ pub(super) fn publish(shared: &Arc<Shared>, events: Vec<Event>) -> Published {
         let error = shared.state.lock().last_error.clone();
         BusError::Unavailable(error.unwrap_or_else(|| shared.dsn.at("not connected")))
     };
-    let Some(requests) = requests.filter(|_| shared.publishing.borrow().is_some()) else { return refused(away()) };
+    // Where only this connection is away, the server is there: the publish waits for the next attempt.
+    let is_there = shared.publishing.borrow().is_some() || *shared.listening.borrow();
+    let Some(requests) = requests.filter(|_| is_there) else { return refused(away()) };
     let full = || BusError::Unavailable(shared.dsn.at("too much is waiting to be published"));
     if shared.waiting.fetch_add(bytes, Relaxed) > WAITING_BYTES {
         shared.waiting.fetch_sub(bytes, Relaxed);
@@ -73,61 +75,91 @@ pub(super) fn publish(shared: &Arc<Shared>, events: Vec<Event>) -> Published {
 
 /// Keeps a connection, and publishes by it, until nobody can publish any more.
 pub(super) async fn run(shared: Arc<Shared>, mut link: Link, mut queue: mpsc::Receiver<Request>) {
+    let mut held = None;
     loop {
-        let Err(error) = serve(&shared, &mut link, &mut queue).await else { return };
+        let Err(error) = serve(&shared, &mut link, held.take(), &mut queue).await else { return };
         shared.publishing.send_replace(None);
-        let error = shared.dsn.at(&error);
-        shared.lost(&error);
+        shared.lost(&shared.dsn.at(&error));
         drop(link);
-        let mut pauses = (0..).map(backoff);
-        link = loop {
-            let pause = pauses.next().unwrap_or(BACKOFF);
-            let attempted = async {
-                sleep(pause).await;
-                within(shared.connect_timeout.min(DEADLINE), &shared.dsn, shared.open_publishing()).await
-            };
-            tokio::pin!(attempted);
-            let opened = loop {
-                tokio::select! {
-                    opened = &mut attempted => break opened,
-                    // It was on its way when the connection was lost.
-                    request = queue.recv() => match request {
-                        Some(request) => request.answer(&shared, Err(BusError::Unavailable(error.clone()))),
-                        None => return,
-                    },
-                }
-            };
-            match opened {
-                Ok(link) => break link,
-                Err(error) => shared.failed(&error),
-            }
-        };
+        let Some(opened) = reopen(&shared, &mut held, &mut queue).await else { return };
+        link = opened;
         shared.state.lock().reconnects += 1;
         shared.publishing.send_replace(Some(link.client.clone()));
     }
 }
 
+/// Connects anew, or gives up when nobody can publish any more. What is to be published meanwhile waits for the next
+/// attempt, though not beyond its deadline; the first of it is `held`.
+async fn reopen(shared: &Arc<Shared>, held: &mut Option<Request>, queue: &mut mpsc::Receiver<Request>) -> Option<Link> {
+    let mut pauses = (0..).map(backoff);
+    loop {
+        let pause = pauses.next().unwrap_or(BACKOFF);
+        let attempted = async {
+            sleep(pause).await;
+            within(shared.connect_timeout.min(DEADLINE), &shared.dsn, shared.open_publishing()).await
+        };
+        tokio::pin!(attempted);
+        let opened = loop {
+            let deadline = held.as_ref().map(|request| request.deadline);
+            tokio::select! {
+                opened = &mut attempted => break opened,
+                request = queue.recv(), if held.is_none() => *held = Some(request?),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    held.take().into_iter().for_each(|request| request.expired(shared));
+                }
+            }
+        };
+        match opened {
+            Ok(link) => return Some(link),
+            Err(error) => {
+                shared.failed(&error);
+                for request in held.take().into_iter().chain(std::iter::from_fn(|| queue.try_recv().ok())) {
+                    request.answer(shared, Err(BusError::Unavailable(error.clone())));
+                }
+            }
+        }
+    }
+}
+
 /// Publishes by one connection until that is lost, which is the error.
-async fn serve(shared: &Shared, link: &mut Link, queue: &mut mpsc::Receiver<Request>) -> Result<(), String> {
+async fn serve(
+    shared: &Shared,
+    link: &mut Link,
+    mut held: Option<Request>,
+    queue: &mut mpsc::Receiver<Request>,
+) -> Result<(), String> {
     let client = link.client.clone();
     loop {
-        tokio::select! {
-            error = link.ended() => return Err(error),
-            () = sleep(KEEPALIVE) => {
-                let asked = timeout(DEADLINE.min(shared.publish_timeout), client.simple_query("")).await;
-                asked.map_err(|_| "it is silent".to_owned())?.map_err(|error| reason(&error))?;
-            }
-            request = queue.recv() => {
-                let Some(first) = request else { return Ok(()) };
-                let (mut events, mut bytes) = (first.events.len(), first.bytes);
-                let mut together = vec![first];
-                while events < TOGETHER && bytes < TOGETHER_BYTES && let Ok(next) = queue.try_recv() {
-                    events += next.events.len();
-                    bytes += next.bytes;
-                    together.push(next);
+        let first = match held.take() {
+            Some(request) => request,
+            None => tokio::select! {
+                error = link.ended() => return Err(error),
+                () = sleep(KEEPALIVE) => {
+                    let asked = timeout(DEADLINE.min(shared.publish_timeout), client.simple_query("")).await;
+                    asked.map_err(|_| "it is silent".to_owned())?.map_err(|error| reason(&error))?;
+                    continue;
                 }
-                send(shared, &client, together).await?;
+                request = queue.recv() => match request {
+                    Some(request) => request,
+                    None => return Ok(()),
+                },
+            },
+        };
+        let (mut events, mut bytes) = (0, 0);
+        let mut together = Vec::new();
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if request.deadline <= Instant::now() {
+                request.expired(shared);
+            } else {
+                events += request.events.len();
+                bytes += request.bytes;
+                together.push(request);
             }
+            next = if events < TOGETHER && bytes < TOGETHER_BYTES { queue.try_recv().ok() } else { None };
+        }
+        if !together.is_empty() {
+            send(shared, &client, together).await?;
         }
     }
 }
@@ -184,6 +216,12 @@ enum Failure {
 }
 
 impl Request {
+    /// It was not sent in time.
+    fn expired(self, shared: &Shared) {
+        let text = shared.dsn.at("no connection, or no answer to others, within publish_timeout");
+        self.answer(shared, Err(BusError::Unavailable(text)));
+    }
+
     fn answer(self, shared: &Shared, outcome: Result<(), BusError>) {
         shared.waiting.fetch_sub(self.bytes, Relaxed);
         // Whoever published may not wait for it any more.
@@ -193,7 +231,7 @@ impl Request {
 
 async fn insert(shared: &Shared, client: &Client, requests: &[Request]) -> Result<(), Failure> {
     let Some(deadline) = requests.iter().map(|request| request.deadline).min() else { return Ok(()) };
-    if client.is_closed() || deadline <= Instant::now() {
+    if client.is_closed() {
         return Err(Failure::NotSent);
     }
     let events = || requests.iter().flat_map(|request| &request.events);

@@ -169,8 +169,8 @@ class SubscriptionManager:
             BusUnavailable: The bus is away; nothing was accepted.
             PublishUnknown: No answer came within `publish_timeout`: the event was accepted once, or not at all.
         """
-        tenant = _tenant(tenant_id)
-        while (published := self._core.publish(event_type, channel, data, tenant, source, previous)) is None:
+        event = (event_type, channel, data, _tenant(tenant_id), source, previous)
+        while (published := self._core.publish(event)) is None:
             await self._attend()
         return published if isinstance(published, str) else await published
 
@@ -183,9 +183,7 @@ class SubscriptionManager:
         Returns:
             Their ids, in order.
         """
-        given = [
-            (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source) for event in events
-        ]
+        given = [_given(event) for event in events]
         while (published := self._core.publish_many(given)) is None:
             await self._attend()
         return published if isinstance(published, list) else await published
@@ -228,8 +226,8 @@ class SubscriptionManager:
             pass
         else:
             raise RuntimeError("publish_event_sync blocks, and this thread runs an event loop: await publish_event")
-        tenant = _tenant(tenant_id)
-        while (event_id := self._core.publish_sync(event_type, channel, data, tenant, source, previous)) is None:
+        event = (event_type, channel, data, _tenant(tenant_id), source, previous)
+        while (event_id := self._core.publish_sync(event)) is None:
             self._core.attended()  # the loop does not run: there is nobody to let go first
         return event_id
 
@@ -374,11 +372,9 @@ class SubscriptionManager:
             ValueError: Likewise.
         """
         viewer = _viewer(context)
-        given = (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source)
         stage, reason, masked = self._core.explain(
             query,
-            given,
-            previous=previous,
+            _given(event, previous),
             variables=variables,
             operation_name=operation_name,
             context=viewer,
@@ -403,3 +399,8 @@ def _tenant(tenant_id: Id | AllTenants | None) -> str | bool | None:
     if tenant_id is None:
         return None
     return True if tenant_id is ALL_TENANTS else id_text(tenant_id, "tenant_id")
+
+
+def _given(event: Event, previous: Mapping[str, Any] | bytes | str | None = None) -> tuple[Any, ...]:
+    """An event as the native side takes it."""
+    return (event.event_type, event.channel, event.data, _tenant(event.tenant_id), event.source, previous)

@@ -75,18 +75,13 @@ class Core:
     def release(self) -> None:
         """Gives the event loops back, after the run has stopped."""
 
-    def publish(
-        self,
-        event_type: str,
-        channel: str,
-        data: Mapping[str, Any] | bytes | str,
-        tenant_id: str | bool | None,
-        source: str | None,
-        previous: Mapping[str, Any] | bytes | str | None,
-    ) -> str | Future[str] | None:
+    def publish(self, event: tuple[Any, ...]) -> str | Future[str] | None:
         """Publishes an event; gives its id, at once or when the bus has accepted it.
 
         `None`: nothing was done yet, let the loop run and try again.
+
+        Args:
+            event: Type, channel, data, tenant (`True` is `ALL_TENANTS`), source, previous.
 
         Raises:
             TypeError: A value has no JSON form; the text names its path.
@@ -96,23 +91,13 @@ class Core:
             PublishUnknown: It may have been accepted, once.
         """
 
-    def publish_sync(
-        self,
-        event_type: str,
-        channel: str,
-        data: Mapping[str, Any] | bytes | str,
-        tenant_id: str | bool | None,
-        source: str | None,
-        previous: Mapping[str, Any] | bytes | str | None,
-    ) -> str | None:
+    def publish_sync(self, event: tuple[Any, ...]) -> str | None:
         """The same for a thread that runs no event loop: it waits, and connects where there is no run."""
 
     def close(self) -> None:
         """Ends what `publish_sync` has connected."""
 
-    def publish_many(
-        self, events: Sequence[tuple[str, str, Mapping[str, Any] | bytes | str, str | bool | None, str | None]]
-    ) -> list[str] | Future[list[str]] | None:
+    def publish_many(self, events: Sequence[tuple[Any, ...]]) -> list[str] | Future[list[str]] | None:
         """Publishes all of these events or none; `None` as with `publish`."""
 
     def is_unattended(self) -> bool:
@@ -160,7 +145,6 @@ class Core:
         query: str,
         event: tuple[Any, ...],
         *,
-        previous: object,
         variables: Mapping[str, Any] | None,
         operation_name: str | None,
         context: SecurityContext,

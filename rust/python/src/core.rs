@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use fraiseql_subs_engine::audit::{self, Record, Writer};
+use fraiseql_subs_engine::audit;
 use fraiseql_subs_engine::bus::{BusError, Published, Status};
 use fraiseql_subs_engine::connection::Offer;
 use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
-use fraiseql_subs_engine::event::{Audience, Event, Position};
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::revocation::Revocation;
@@ -16,18 +15,19 @@ use fraiseql_subs_engine::schema::{Schema as EngineSchema, SchemaError, SchemaIn
 use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::value::{Object, Value};
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString};
 use pyo3_async_runtimes::generic::future_into_py;
 use serde::Deserialize;
 
-use crate::bus::{self, Accepted, Buses, Ids};
+use crate::bus::{self, Buses, Ids};
 use crate::calls::{Functions, Port};
+use crate::publishing::{Given, hand_over, publish};
 use crate::runtime::{Tokio, runtime};
 use crate::socket::Socket;
 use crate::stream::{Ask, Subscription};
-use crate::wake::{Bridge, OnLoop};
+use crate::trail::Trail;
+use crate::wake::Bridge;
 use crate::{convert, errors};
 
 /// A schema that was built and validated.
@@ -66,61 +66,6 @@ pub(crate) struct Core {
     run: Mutex<Option<Arc<Run>>>,
 }
 
-/// Brings audit records to Python's logging, on the loop that entered the manager.
-struct Trail {
-    /// Python's `write(event, reason, user_id, tenant_id, connection_id, suppressed)`.
-    write: Arc<Py<PyAny>>,
-    /// Python's `warn(text)`.
-    warn: Arc<Py<PyAny>>,
-    home: Mutex<Option<Arc<Bridge>>>,
-}
-
-impl Trail {
-    fn push(&self, work: Arc<dyn OnLoop>) {
-        let home = self.home.lock().clone();
-        if let Some(home) = home {
-            home.push(work);
-        }
-    }
-}
-
-impl Writer for Trail {
-    fn write(&self, record: Record) {
-        self.push(Arc::new(Entry { record, write: self.write.clone() }));
-    }
-
-    fn warn(&self, text: String) {
-        self.push(Arc::new(Warning { text, warn: self.warn.clone() }));
-    }
-}
-
-/// A warning on its way.
-struct Warning {
-    text: String,
-    warn: Arc<Py<PyAny>>,
-}
-
-impl OnLoop for Warning {
-    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        self.warn.bind(py).call1((&self.text,)).map(drop)
-    }
-}
-
-/// A record on its way.
-struct Entry {
-    record: Record,
-    write: Arc<Py<PyAny>>,
-}
-
-impl OnLoop for Entry {
-    fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let Record { event, reason, user_id, tenant_id, connection_id, suppressed } = &self.record;
-        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
-        let viewer = (text(user_id), text(tenant_id), text(connection_id));
-        self.write.bind(py).call1((*event, &**reason, viewer.0, viewer.1, viewer.2, suppressed)).map(drop)
-    }
-}
-
 /// What became of a start; told in the interpreter, which the runtime's own threads do not enter.
 struct Connected(Result<(), BusError>);
 
@@ -139,7 +84,7 @@ pub(crate) struct Run {
     pub(crate) engine: Arc<Engine>,
     /// The process that it runs in; a forked child has none of its threads.
     process: u32,
-    home: Arc<Bridge>,
+    pub(crate) home: Arc<Bridge>,
     /// The ways onto the loops that readers run on, by the address of the loop, which they keep.
     bridges: Mutex<HashMap<usize, Arc<Bridge>>>,
     /// The task that ends it.
@@ -263,40 +208,20 @@ impl Core {
     }
 
     /// Publishes an event and returns its id, or a future of it; `None`: nothing was done yet, the loop has to run first.
-    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.publish_event`")]
-    #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
-    fn publish<'py>(
-        &self,
-        py: Python<'py>,
-        event_type: &Bound<'py, PyAny>,
-        channel: &Bound<'py, PyAny>,
-        data: &Bound<'py, PyAny>,
-        tenant_id: &Bound<'py, PyAny>,
-        source: &Bound<'py, PyAny>,
-        previous: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as a struct")]
+    fn publish<'py>(&self, py: Python<'py>, event: Given<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let run = self.running(py)?;
         if !run.give_turn(py) {
             return Ok(None);
         }
-        let event = event(event_type, channel, data, tenant_id, source, previous)?;
+        let event = event.event()?;
         let id = Ids::One(event.id.clone());
         publish(py, &run, vec![event], id).map(Some)
     }
 
     /// Publishes an event from a thread that runs no event loop, and waits; connects where there is no run. `None` as with `publish`.
-    #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.publish_event`")]
-    #[pyo3(signature = (event_type, channel, data, tenant_id, source, previous))]
-    fn publish_sync(
-        &self,
-        py: Python<'_>,
-        event_type: &Bound<'_, PyAny>,
-        channel: &Bound<'_, PyAny>,
-        data: &Bound<'_, PyAny>,
-        tenant_id: &Bound<'_, PyAny>,
-        source: &Bound<'_, PyAny>,
-        previous: &Bound<'_, PyAny>,
-    ) -> PyResult<Option<String>> {
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as a struct")]
+    fn publish_sync(&self, py: Python<'_>, event: Given<'_>) -> PyResult<Option<String>> {
         let run = match self.running(py) {
             Ok(run) => Some(run),
             // Beyond this process somebody may hear it.
@@ -306,7 +231,7 @@ impl Core {
         if !run.as_ref().is_none_or(|run| run.give_turn(py)) {
             return Ok(None);
         }
-        let event = event(event_type, channel, data, tenant_id, source, previous)?;
+        let event = event.event()?;
         let id = String::from(&*event.id);
         let published = match run {
             Some(run) => hand_over(py, &run, vec![event])?,
@@ -326,22 +251,14 @@ impl Core {
         self.buses.close(py)
     }
 
-    /// Publishes several events, each the arguments of `publish` but `previous`; all or none. `None`: as with `publish`.
+    /// Publishes several events, all or none. `None`: as with `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a list as a Vec")]
-    fn publish_many<'py>(
-        &self,
-        py: Python<'py>,
-        events: Vec<[Bound<'py, PyAny>; 5]>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn publish_many<'py>(&self, py: Python<'py>, events: Vec<Given<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let run = self.running(py)?;
         if !run.give_turn(py) {
             return Ok(None);
         }
-        let none = py.None().into_bound(py);
-        let events = events
-            .iter()
-            .map(|[event_type, channel, data, tenant, source]| event(event_type, channel, data, tenant, source, &none))
-            .collect::<PyResult<Vec<_>>>()?;
+        let events = events.iter().map(Given::event).collect::<PyResult<Vec<_>>>()?;
         let ids = Ids::Many(events.iter().map(|event| event.id.clone()).collect());
         publish(py, &run, events, ids).map(Some)
     }
@@ -428,23 +345,21 @@ impl Core {
         Ok((ended, future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(done.await)) })?))
     }
 
-    /// What would become of an event, given as the arguments of `publish`, for such a subscription: stage, reason, masked fields.
+    /// What would become of an event for such a subscription: stage, reason, masked fields.
     #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.explain`")]
-    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as an array")]
-    #[pyo3(signature = (query, event, *, previous, variables, operation_name, context, viewer))]
+    #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as a struct")]
+    #[pyo3(signature = (query, event, *, variables, operation_name, context, viewer))]
     fn explain(
         &self,
         py: Python<'_>,
         query: &str,
-        event: [Bound<'_, PyAny>; 5],
-        previous: &Bound<'_, PyAny>,
+        event: Given<'_>,
         variables: &Bound<'_, PyAny>,
         operation_name: Option<&str>,
         context: Py<PyAny>,
         viewer: &str,
     ) -> PyResult<(&'static str, String, Vec<String>)> {
-        let [event_type, channel, data, tenant_id, source] = &event;
-        let event = self::event(event_type, channel, data, tenant_id, source, previous)?;
+        let event = event.event()?;
         self.parts.check(&event).map_err(|error| errors::publish(py, &error))?;
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
@@ -514,64 +429,6 @@ impl Core {
             return Err(errors::raise(py, "NotRunning", (text,)));
         }
         Ok(run)
-    }
-}
-
-/// Gives events to the bus of a run.
-fn hand_over(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Published> {
-    let count = events.len();
-    let published =
-        run.home.publishing(py, || run.engine.publish(events))?.map_err(|error| errors::publish(py, &error))?;
-    if matches!(published, Published::Now) {
-        run.home.published(count);
-    }
-    Ok(published)
-}
-
-/// Publishes; what is returned are the ids, or a future of them.
-fn publish<'py>(py: Python<'py>, run: &Run, events: Vec<Event>, ids: Ids) -> PyResult<Bound<'py, PyAny>> {
-    match hand_over(py, run, events)? {
-        Published::Now => ids.into_pyobject(py),
-        Published::Later(accepted) => {
-            future_into_py::<Tokio, _, Accepted>(py, async move { Ok(Accepted { outcome: accepted.await, ids }) })
-        }
-    }
-}
-
-fn event(
-    event_type: &Bound<'_, PyAny>,
-    channel: &Bound<'_, PyAny>,
-    data: &Bound<'_, PyAny>,
-    tenant_id: &Bound<'_, PyAny>,
-    source: &Bound<'_, PyAny>,
-    previous: &Bound<'_, PyAny>,
-) -> PyResult<Event> {
-    let (data, size) = convert::object(data, "data")?;
-    let size = size.unwrap_or_else(|| data.to_json().len());
-    let previous = if previous.is_none() { None } else { Some(convert::object(previous, "previous")?.0) };
-    Ok(Event {
-        id: Event::new_id(),
-        event_type: text(event_type, "event_type")?,
-        channel: text(channel, "channel")?,
-        audience: match tenant_id.cast::<PyBool>() {
-            // Python hands `ALL_TENANTS` over as `True`.
-            Ok(_) => Audience::All,
-            Err(_) if tenant_id.is_none() => Audience::Tenant(None),
-            Err(_) => Audience::Tenant(Some(text(tenant_id, "tenant_id")?)),
-        },
-        source: if source.is_none() { None } else { Some(text(source, "source")?) },
-        published_at: Utc::now(),
-        data,
-        size,
-        previous,
-        position: Position::default(),
-    })
-}
-
-fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Arc<str>> {
-    match value.cast::<PyString>() {
-        Ok(text) => Ok(convert::utf8(text, name)?.into()),
-        Err(_) => Err(PyTypeError::new_err(format!("{name}: expected a str, got {}", value.get_type().qualname()?))),
     }
 }
 

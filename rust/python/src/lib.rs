@@ -12,10 +12,12 @@ mod calls;
 mod convert;
 mod core;
 mod errors;
+mod publishing;
 mod read;
 mod runtime;
 mod socket;
 mod stream;
+mod trail;
 mod wake;
 
 #[pymodule]

@@ -7,6 +7,7 @@ outlives this process, even if that is killed: a shell of its own waits at a pip
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 import importlib.util
@@ -45,7 +46,7 @@ rm -rf "$2"
 """
 
 
-class Server:
+class Server(abc.ABC):
     """One server; it may be killed and started again, and keeps its directory, port and password.
 
     Attributes:
@@ -74,9 +75,9 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
 
     @property
+    @abc.abstractmethod
     def url(self) -> str:
         """Where clients connect."""
-        raise NotImplementedError
 
     @property
     def log(self) -> str:
@@ -117,8 +118,8 @@ class Server:
         self.kill()
         return False
 
-    def _launch(self) -> subprocess.Popen[str]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _launch(self) -> subprocess.Popen[str]: ...
 
     def _read(self, output: IO[str], log: deque[str], decided: threading.Event) -> None:
         with output:

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "common/limits.rs"]
-mod wide;
+mod limits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,7 +13,6 @@ use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus, Page, 
 use fraiseql_subs_engine::connection::{Connection, Offer, Outgoing};
 use fraiseql_subs_engine::engine::{Engine, Parts};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
-use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::protocol::Frame;
 use fraiseql_subs_engine::resolver::{Call, Generation, Resolver};
@@ -24,6 +23,8 @@ use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
+
+use limits::limits;
 
 /// A memory bus that is as far away as the test wants.
 struct Distant {
@@ -106,26 +107,6 @@ impl Resolver for Silent {
     fn abandon(&self, _key: u64) {}
 }
 
-/// Limits that nothing here runs into.
-fn roomy() -> Limits {
-    let minute = Duration::from_secs(60);
-    Limits {
-        max_connections: 10,
-        max_subscriptions_per_connection: 10,
-        max_pending_connections: 10,
-        max_message_bytes: 10_000,
-        max_event_bytes: 1000,
-        queue_messages: 100,
-        queue_bytes: 10_000,
-        connection_queue_bytes: 10_000,
-        max_result_bytes: 1000,
-        connection_init_timeout: minute,
-        ping_interval: minute,
-        pong_timeout: minute,
-        ..wide::limits()
-    }
-}
-
 struct House {
     bus: Arc<Distant>,
     engine: Arc<Engine>,
@@ -149,7 +130,7 @@ impl House {
             connected: AtomicBool::new(true),
             watched: Mutex::default(),
         });
-        let parts = Parts::new(schema.unwrap(), bus.clone(), roomy(), false, Arc::new(Silent));
+        let parts = Parts::new(schema.unwrap(), bus.clone(), limits(), false, Arc::new(Silent));
         let engine = Engine::new(parts, Arc::new(Silent), tokio::runtime::Handle::current());
         engine.start().await.unwrap();
         let connection =

@@ -1,6 +1,9 @@
 //! How readers end when the engine stops, or their socket goes, at the worst moment.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/limits.rs"]
+mod limits;
+
 use std::sync::{Arc, OnceLock};
 
 use fraiseql_subs_engine::audit;
@@ -8,7 +11,6 @@ use fraiseql_subs_engine::bus::MemoryBus;
 use fraiseql_subs_engine::connection::{Connection, Offer};
 use fraiseql_subs_engine::engine::{Engine, Parts};
 use fraiseql_subs_engine::error::Rejection;
-use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::mailbox::Notify;
 use fraiseql_subs_engine::operation::Request;
 use fraiseql_subs_engine::protocol::Resume;
@@ -18,6 +20,8 @@ use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::stream::{Ask, Framing, OpenError, Stream};
 use fraiseql_subs_engine::value::Value;
 use serde_json::json;
+
+use limits::limits;
 
 /// Stops the engine from another thread while a generator is being started.
 #[derive(Default)]
@@ -44,21 +48,6 @@ impl Notify for Silent {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn limits() -> Limits {
-    serde_json::from_value(json!({
-        "max_connections": 10, "max_connections_per_user": null, "max_connections_per_tenant": null,
-        "max_pending_connections": 10, "max_subscriptions_per_connection": 10, "max_subscriptions_per_user": null,
-        "max_subscriptions_per_tenant": null, "max_message_bytes": 1000, "max_query_bytes": 1000,
-        "max_query_tokens": 100, "max_query_depth": 10, "max_query_fields": 10, "max_query_aliases": 10,
-        "connection_init_timeout": 10, "ping_interval": 25, "pong_timeout": 10, "subscribes_per_second": null,
-        "burst": 10, "events_per_second_per_subscription": null, "events_per_second_per_user": null,
-        "max_event_bytes": 1000, "queue_messages": 10, "queue_bytes": 1000, "connection_queue_bytes": 1000,
-        "overflow": "disconnect", "max_result_bytes": 1000, "resolver_concurrency": 1, "resolver_threads": 1,
-        "drain_timeout": 5, "resolver_timeout": 10,
-    }))
-    .unwrap()
 }
 
 const OFFER: Offer = Offer { introspection: false, authenticates: false };

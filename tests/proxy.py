@@ -66,8 +66,11 @@ class Proxy:
     # ---- how it fails ----
 
     def forward(self) -> None:
-        """All is well again, for what is still open."""
+        """All is well again, for what is still open; what is silent ends."""
         self.delay, self._reset_after = 0.0, None
+        for link in self._links.values():
+            if link.silent:
+                link.reset()
         for flow in self._flows.values():
             flow.set()
 
@@ -216,12 +219,15 @@ class _Link:
 
     async def _pump(self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=64)
+        late: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(maxsize=64)
 
         async def read() -> None:
-            chunk = b" "
+            chunk: bytes | None = b" "
             while chunk:
-                chunk = await reader.read(65_536)
+                try:
+                    chunk = await reader.read(65_536)
+                except OSError:
+                    chunk = None
                 await late.put((loop.time() + self._proxy.delay, chunk))
 
         reading = asyncio.ensure_future(read())
@@ -232,6 +238,8 @@ class _Link:
                 await self._proxy.gate(direction)
                 if self.silent:
                     continue
+                if chunk is None:
+                    return self.reset()
                 if not chunk:
                     if writer.can_write_eof():
                         writer.write_eof()
@@ -247,7 +255,7 @@ class _Link:
             await reading
         finally:
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
+            with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
     def reset(self) -> None:

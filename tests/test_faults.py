@@ -396,6 +396,8 @@ async def silent_peer(fleet: Fleet) -> None:
     for proxy in fleet.proxies:
         proxy.silence()
     await fleet.is_back(within=FOUND + GOES_ON)
+    for proxy in fleet.proxies:
+        proxy.forward()  # or the server's connections would become too many
 
 
 SCENARIOS: dict[str, Callable[[Fleet], Awaitable[None]]] = {

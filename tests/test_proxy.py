@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator
 
@@ -70,6 +71,24 @@ async def test_what_is_cut_is_reset_and_new_connections_are_taken():
         writer.close()
 
 
+async def test_a_server_that_resets_is_passed_on():
+    async def crash(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(crash, "127.0.0.1", 0)
+    async with Proxy(server.sockets[0].getsockname()[1]) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"x")
+        with pytest.raises(ConnectionResetError):
+            await soon(reader.read())
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_it_refuses_and_takes_again_at_its_port():
     async with through_a_proxy() as (proxy, reader, writer):
         await proxy.refuse()
@@ -105,6 +124,10 @@ async def test_what_is_silenced_stays_silent_and_new_connections_are_well():
         await says_back(other_reader, other_writer)
         await is_silent(reader)
         assert proxy.open == 2
+        proxy.forward()
+        with pytest.raises(ConnectionResetError):
+            await soon(reader.read())
+        await says_back(other_reader, other_writer)
         other_writer.close()
 
 

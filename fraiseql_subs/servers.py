@@ -8,6 +8,7 @@ outlives this process, even if that is killed: a shell of its own waits at a pip
 from __future__ import annotations
 
 import abc
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -331,13 +332,11 @@ def _template() -> tuple[Path, str]:
     return data, password
 
 
-_directories: list[_Temporary] = []
-
-
 def _kept() -> Path:
     """A directory for as long as this process runs."""
-    _directories.append(_Temporary(signal.SIGKILL))
-    return _directories[-1].path
+    temporary = _Temporary(signal.SIGKILL)
+    atexit.register(temporary.close)
+    return temporary.path
 
 
 def _unprivileged() -> dict[str, Any]:

@@ -11,11 +11,11 @@ use chrono::{DateTime, Utc};
 
 use crate::error::Rejection;
 use crate::event::{Audience, Event};
-use crate::index::{Condition, Verdict};
+use crate::graphql::operation::{Asked, Documents, Operation, Request};
+use crate::graphql::schema::{Kind, Schema};
 use crate::limits::Limits;
-use crate::operation::{Asked, Documents, Operation, Request};
+use crate::matching::index::{Condition, Verdict};
 use crate::predicate::Predicate;
-use crate::schema::{Kind, Schema};
 use crate::security::{Decision, Module, Refusal, Viewer, federation, fields, tenant};
 
 /// Admits requests against one schema.

@@ -1,4 +1,4 @@
-//! Where the stages meet: an event comes from the bus, the topics of its channel find who hears of it ([`crate::topics`]), functions
+//! Where the stages meet: an event comes from the bus, the topics of its channel find who hears of it ([`crate::delivery::topics`]), functions
 //! are called once, results go to mailboxes. Read [`Engine::publish`], [`Receiver::receive`] and [`Engine::subscribe`] in this order.
 //!
 //! # Locks
@@ -17,30 +17,30 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
+use crate::accounts::quota::{EventRate, Quotas, Reached, Seat};
+use crate::accounts::revocation::{Registry, Revocation, Revocations};
 use crate::admission::{Admitted, Gate};
-use crate::audit::{self, Audit};
 use crate::bus::{BusError, EventBus, Published, Receiver, Watched};
-pub use crate::catch_up::Settled;
-use crate::catch_up::{self, Arriving};
-use crate::connection::Connection;
+pub use crate::delivery::catch_up::Settled;
+use crate::delivery::catch_up::{self, Arriving};
+use crate::delivery::mailbox::{Mailbox, Outbox};
+use crate::delivery::past::Shelf;
+use crate::delivery::resolver::{Generation, Resolver, Shared, Watcher};
+use crate::delivery::subscription::{Subscription, Ticket};
+use crate::delivery::topics::Channels;
 use crate::error::{Rejection, code};
 use crate::event::{Event, Position};
+use crate::graphql::operation::{Operation, Request};
+use crate::graphql::schema::{Kind, Schema};
 use crate::limits::Limits;
-use crate::mailbox::{Mailbox, Outbox};
-use crate::metrics::{Ended, Metrics};
-use crate::operation::{Operation, Request};
-use crate::past::Shelf;
-use crate::protocol::Resume;
-use crate::quota::{EventRate, Quotas, Reached, Seat};
-use crate::resolver::{Generation, Resolver, Shared, Watcher};
-use crate::revocation::{Registry, Revocation, Revocations};
-use crate::schema::{Kind, Schema};
+use crate::operators::audit::{self, Audit};
+use crate::operators::metrics::{Ended, Metrics};
 use crate::security::{Module, Viewer, tenant};
-use crate::stream::Stream;
-use crate::subscription::{Subscription, Ticket};
+use crate::sessions::connection::Connection;
+use crate::sessions::protocol::Resume;
+use crate::sessions::stream::Stream;
 use crate::tasks::Tasks;
 use crate::timers::Timers;
-use crate::topics::Channels;
 
 /// What an engine is made of; all of it outlives one run of the manager.
 #[derive(Clone)]

@@ -6,18 +6,18 @@ mod limits;
 
 use std::sync::{Arc, OnceLock};
 
-use fraiseql_subs_engine::audit;
 use fraiseql_subs_engine::bus::MemoryBus;
-use fraiseql_subs_engine::connection::{Connection, Offer};
+use fraiseql_subs_engine::delivery::mailbox::Notify;
+use fraiseql_subs_engine::delivery::resolver::{Call, Generation, Resolver};
 use fraiseql_subs_engine::engine::{Engine, Parts};
 use fraiseql_subs_engine::error::Rejection;
-use fraiseql_subs_engine::mailbox::Notify;
-use fraiseql_subs_engine::operation::Request;
-use fraiseql_subs_engine::protocol::Resume;
-use fraiseql_subs_engine::resolver::{Call, Generation, Resolver};
-use fraiseql_subs_engine::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::graphql::operation::Request;
+use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::security::Viewer;
-use fraiseql_subs_engine::stream::{Ask, Framing, OpenError, Stream};
+use fraiseql_subs_engine::sessions::connection::{Connection, Offer};
+use fraiseql_subs_engine::sessions::protocol::Resume;
+use fraiseql_subs_engine::sessions::stream::{Ask, Framing, OpenError, Stream};
 use fraiseql_subs_engine::value::Value;
 use serde_json::json;
 

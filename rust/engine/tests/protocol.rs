@@ -40,7 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fraiseql_subs_engine::protocol::{
+use fraiseql_subs_engine::sessions::protocol::{
     Action, Close, Frame, Protocol, Resume, Settings, Subscribe, complete, error, next,
 };
 use fraiseql_subs_engine::value::Value;

@@ -3,8 +3,8 @@
 use fraiseql_subs_engine::bus::BusError;
 use fraiseql_subs_engine::engine::PublishError;
 use fraiseql_subs_engine::error::{GraphQLError, Rejection, code};
-use fraiseql_subs_engine::schema::SchemaError;
-use fraiseql_subs_engine::stream::OpenError;
+use fraiseql_subs_engine::graphql::schema::SchemaError;
+use fraiseql_subs_engine::sessions::stream::OpenError;
 use fraiseql_subs_engine::value::{Object, Value};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

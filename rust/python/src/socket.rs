@@ -9,9 +9,9 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
-use fraiseql_subs_engine::connection::{Connection, Offer, Outgoing, Question};
-use fraiseql_subs_engine::mailbox::Notify;
-use fraiseql_subs_engine::protocol::{Close, Frame};
+use fraiseql_subs_engine::delivery::mailbox::Notify;
+use fraiseql_subs_engine::sessions::connection::{Connection, Offer, Outgoing, Question};
+use fraiseql_subs_engine::sessions::protocol::{Close, Frame};
 use fraiseql_subs_engine::tasks::UnderWay;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;

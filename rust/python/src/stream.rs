@@ -5,14 +5,14 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use fraiseql_subs_engine::accounts::revocation::Authorisation;
+use fraiseql_subs_engine::delivery::mailbox::Notify;
 use fraiseql_subs_engine::engine::Settled;
 use fraiseql_subs_engine::error::Rejection;
-use fraiseql_subs_engine::mailbox::Notify;
-use fraiseql_subs_engine::operation::Request;
-use fraiseql_subs_engine::protocol::Resume;
-use fraiseql_subs_engine::revocation::Authorisation;
+use fraiseql_subs_engine::graphql::operation::Request;
 use fraiseql_subs_engine::security::Viewer;
-use fraiseql_subs_engine::stream::{Ask as EngineAsk, Delivery, Framing, Stream};
+use fraiseql_subs_engine::sessions::protocol::Resume;
+use fraiseql_subs_engine::sessions::stream::{Ask as EngineAsk, Delivery, Framing, Stream};
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError, PyValueError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fraiseql_subs_engine::audit::{Record, Writer};
+use fraiseql_subs_engine::operators::audit::{Record, Writer};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 

@@ -29,8 +29,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accounts::revocation::Revocation;
 use crate::event::{Event, Offset, Position};
-use crate::revocation::Revocation;
 
 mod memory;
 pub mod postgres;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::accounts::revocation::Revocation;
 use crate::event::{Audience, Event, Position};
-use crate::revocation::Revocation;
 use crate::value::{MAX_NESTING, Object, Value, write_string};
 
 /// The channel of revocations: users' channels hold no control characters.

@@ -1,5 +1,5 @@
 //! Field access: may this viewer see what a guard stands before? Guards come from `requires` and from the SDL's directives
-//! (`sdl`); [`crate::schema`] brings each to the fields that it holds for, and [`crate::plan`] asks them all when a
+//! (`sdl`); [`crate::graphql::schema`] brings each to the fields that it holds for, and [`crate::graphql::plan`] asks them all when a
 //! selection is compiled. What is done about a refusal is decided there.
 
 use std::fmt;

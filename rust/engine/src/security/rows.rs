@@ -3,7 +3,7 @@
 
 use super::Decision;
 use crate::event::Event;
-use crate::index::Conjuncts;
+use crate::matching::index::Conjuncts;
 
 /// Whether the viewer, who is bound into the rule, may see this event. `keyed`: the event was found by the index.
 pub(crate) fn decide(rule: &Conjuncts, event: &Event, keyed: bool) -> Decision {

@@ -6,8 +6,8 @@ use apollo_compiler::schema::{ExtendedType, InputValueDefinition, Type};
 use serde::Deserialize;
 
 use super::{Decision, Viewer};
+use crate::graphql::schema::Schema;
 use crate::predicate::{self, Constant, OperandKind, Test};
-use crate::schema::Schema;
 use crate::value::Value;
 
 /// A rule as it was declared: an argument by Python names, and a field of the viewer.

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fraiseql_subs_engine::protocol::{Action, Close, Frame, Protocol, Settings, complete, error, next};
+use fraiseql_subs_engine::sessions::protocol::{Action, Close, Frame, Protocol, Settings, complete, error, next};
 use fraiseql_subs_engine::value::Value;
 
 const SETTINGS: Settings = Settings {

@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched, wire};
+use crate::accounts::revocation::Revocation;
 use crate::event::{Event, Offset, Position};
-use crate::revocation::Revocation;
 use connect::{Dsn, Link};
 use install::SchemaName;
 use lead::Lead;

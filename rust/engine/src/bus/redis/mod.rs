@@ -35,8 +35,8 @@ use self::link::{Link, Owned};
 use self::publisher::{Job, Line};
 use self::session::Session;
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched, wire};
+use crate::accounts::revocation::Revocation;
 use crate::event::{Event, Offset, Position};
-use crate::revocation::Revocation;
 
 mod config;
 mod cursors;

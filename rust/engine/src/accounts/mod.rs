@@ -1,0 +1,4 @@
+//! What is counted by account.
+
+pub mod quota;
+pub mod revocation;

@@ -1,0 +1,224 @@
+//! From the request to the index: a subscription that is not live at once waits for the bus, and one that resumes first reads what it
+//! missed, at its reader's pace, then it goes live without a seam.
+//!
+//! The reader decides the speed: one event is judged and resolved when the mailbox has room. Readers take turns, so that thousands who
+//! catch up at once neither fill the memory nor keep those waiting who are live. The seam is the channel's lock: a subscription joins
+//! the index only when it has read everything up to the channel's last event.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+
+use crate::admission::Admission;
+use crate::bus::{BoxFuture, BusError, Watched};
+use crate::delivery::group::{self, ProjectedResult};
+use crate::delivery::mailbox::{End, Mailbox};
+use crate::delivery::resolver::{Call, ClassKey};
+use crate::delivery::subscription::{Subscription, Ticket};
+use crate::engine::Engine;
+use crate::error::Rejection;
+use crate::event::{Event, Offset, Position};
+use crate::graphql::project::Source;
+use crate::graphql::schema::Kind;
+use crate::matching::index::Verdict;
+use crate::security::Module;
+
+/// Results that may wait in the mailbox while the past is read.
+const AHEAD: usize = 16;
+/// A reader who does not take what he was given within this time is not waited for: others have their turn.
+const TURN: Duration = Duration::from_millis(20);
+
+/// A subscription that is not live yet.
+pub(crate) struct Arriving {
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) ticket: Ticket,
+    pub(crate) watched: Watched,
+    /// Where it resumes.
+    pub(crate) from: Option<Position>,
+}
+
+/// Says when it is live or reads the past, or why it is not; nothing, where it has ended meanwhile.
+pub type Settled = oneshot::Receiver<Result<(), Rejection>>;
+
+/// Takes it as far as it gets without waiting. What is left goes on by itself, until the subscription ends; `None`: it has arrived.
+pub(crate) fn start(arriving: Arriving) -> Result<Option<Settled>, Rejection> {
+    let engine = arriving.ticket.engine.clone();
+    let _runtime = engine.runtime.enter();
+    let subscription = arriving.subscription.clone();
+    let (settle, mut settled) = oneshot::channel();
+    let mut journey: BoxFuture<'static, ()> = Box::pin(arriving.run(settle));
+    if journey.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
+        let task = engine.runtime.spawn(journey);
+        subscription.set_on_the_way(task.abort_handle());
+    }
+    match settled.try_recv() {
+        Ok(outcome) => outcome.map(|()| None),
+        Err(_) => Ok(Some(settled)),
+    }
+}
+
+impl Arriving {
+    async fn run(self, settle: oneshot::Sender<Result<(), Rejection>>) {
+        let Arriving { subscription, ticket, watched, from } = self;
+        let mut settle = Some(settle);
+        let outcome = match since(&ticket.engine, watched).await {
+            Err(rejection) => Err(rejection),
+            Ok(since) => match from {
+                None => {
+                    subscription.join(&ticket, since, None);
+                    Ok(())
+                }
+                Some(after) => read(&subscription, &ticket, since, after, &mut settle).await,
+            },
+        };
+        let unheard = match settle {
+            Some(settle) => settle.send(outcome).err().unwrap_or(Ok(())),
+            None => outcome,
+        };
+        // Where nobody asks any more the reader is told in its place.
+        if let Err(rejection) = unheard
+            && let [error] = &rejection.errors()[..]
+        {
+            subscription.mailbox.end(End::Error(Arc::new(error.clone())));
+        }
+    }
+}
+
+/// Since when the channel is handed over, once it is.
+async fn since(engine: &Engine, watched: Watched) -> Result<Offset, Rejection> {
+    let live = match watched {
+        Watched::Now(since) => return Ok(since),
+        Watched::Later(live) => live,
+    };
+    let bus = &engine.parts.bus;
+    tokio::time::timeout(bus.patience(), live).await.map_err(|_| {
+        let reason = bus.status().last_error.unwrap_or_else(|| "the channel could not be watched in time".to_owned());
+        Rejection::BusUnavailable(reason)
+    })
+}
+
+/// Gives a subscription what came after a position, and makes it live.
+async fn read(
+    subscription: &Arc<Subscription>,
+    ticket: &Ticket,
+    since: Offset,
+    after: Position,
+    settle: &mut Option<oneshot::Sender<Result<(), Rejection>>>,
+) -> Result<(), Rejection> {
+    let Ticket { admission, channel, engine } = ticket;
+    let mailbox = &subscription.mailbox;
+    let past = channel.past(&engine.shelf);
+    let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
+        .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
+    let mut turn = Turn { turns: &engine.shelf.turns, mailbox, permit: None };
+    let mut cursor = after;
+    if !past.reaches(after) {
+        turn.take().await;
+        past.read(after).await?;
+    }
+    if let Some(settle) = settle.take() {
+        // Who asked may have gone; the subscription ends then.
+        let _ = settle.send(Ok(()));
+    }
+    while !subscription.join(ticket, since, Some(cursor.offset)) {
+        turn.take().await;
+        let excerpt = past.read(cursor).await?;
+        for past in excerpt.events.iter().filter(|past| is_for(engine, admission, &past.event)) {
+            turn.room().await;
+            if class.is_some() {
+                // A function may take its time.
+                turn.give_up();
+            }
+            let make = || result(engine, admission, &past.event);
+            let Some(result) = past.result(&admission.operation.plan, class.as_ref(), make).await else {
+                return Ok(());
+            };
+            turn.take().await;
+            result.push_paced_to(mailbox, &engine.shared.metrics);
+        }
+        cursor.offset = excerpt.through;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// A reader's turn: while it has one, little waits for it.
+struct Turn<'a> {
+    turns: &'a Semaphore,
+    mailbox: &'a Mailbox,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Turn<'_> {
+    async fn take(&mut self) {
+        if self.permit.is_none() {
+            // They are never closed.
+            self.permit = self.turns.acquire().await.ok();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.permit = None;
+    }
+
+    /// Waits for the reader to take what waits; a slow one without keeping others from their turns.
+    async fn end(&mut self) {
+        let _ = tokio::time::timeout(TURN, self.mailbox.room(1)).await;
+        self.give_up();
+    }
+
+    /// Has a turn, and room for one more.
+    async fn room(&mut self) {
+        if !self.mailbox.has_room(AHEAD) {
+            self.end().await;
+            self.mailbox.room(1).await;
+        }
+        self.take().await;
+    }
+}
+
+/// Whether the subscription would have heard of this event, under today's rights.
+fn is_for(engine: &Engine, admission: &Admission, event: &Event) -> bool {
+    let verdict = admission.judge(event);
+    let metrics = &engine.parts.metrics;
+    match verdict {
+        Verdict::Sources => metrics.filtered(Module::Sources, 1),
+        Verdict::Rows => metrics.filtered(Module::Rows, 1),
+        _ => {}
+    }
+    verdict == Verdict::Match
+}
+
+/// The result of a past event; `None`: nobody waits for it any more.
+async fn result(engine: &Engine, admission: &Admission, event: &Arc<Event>) -> Option<ProjectedResult> {
+    let Admission { operation, viewer, .. } = admission;
+    let shared = &engine.shared;
+    let position = Some(event.position);
+    if operation.field.declaration.kind == Kind::Passthrough {
+        return Some(group::result(&operation.plan, Source::Passthrough(&event.data), position, shared));
+    }
+    let (call, pending) = Call::single(operation, event.clone(), viewer.clone(), shared);
+    shared.resolver.call(call);
+    let outcome = pending.outcome().await?;
+    if outcome.is_err() {
+        shared.metrics.resolver_errors.inc();
+    }
+    let source = match &outcome {
+        Ok(value) => Source::Read(value),
+        Err(error) => Source::Failed(error),
+    };
+    Some(group::result(&operation.plan, source, position, shared))
+}
+
+impl From<BusError> for Rejection {
+    fn from(error: BusError) -> Rejection {
+        match error {
+            BusError::HistoryLost => Rejection::HistoryLost,
+            BusError::Unavailable(reason) | BusError::Unknown(reason) | BusError::Refused(reason) => {
+                Rejection::BusUnavailable(reason)
+            }
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Functions: the one port to user code, and the classes that share a call.
+//!
+//! A [`ResolveClass`] is a field with its coerced arguments and, only where the function takes `info`, a viewer and a selection. For each event
+//! that somebody in it hears of, the function is called once. Up to `resolver_concurrency` events of a class are under way at
+//! once; their results are delivered in the order of the events, so a slow function delays its own class alone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::delivery::group::{self, Group, Results};
+use crate::delivery::mailbox::{End, Mailbox};
+use crate::error::{GraphQLError, code};
+use crate::event::Event;
+use crate::graphql::operation::Operation;
+use crate::graphql::plan::{Plan, Reads};
+use crate::graphql::project::Source;
+use crate::graphql::schema::Field;
+use crate::limits::Limits;
+use crate::operators::metrics::{DropReason, Metrics};
+use crate::security::Viewer;
+use crate::tasks::{Tasks, UnderWay};
+use crate::value::{Object, Value};
+
+/// Calls user code. All functions are called under locks: they must only queue what they were given and return.
+pub trait Resolver: Send + Sync {
+    /// Calls a function for one event; the outcome goes to [`Call::finish`].
+    fn call(&self, call: Call);
+    /// Starts a generator; what it yields goes to [`Generation::emit`].
+    fn generate(&self, generation: Arc<Generation>);
+    /// Nobody waits any more for what goes by this key: a generator, the calls of a class, or a call of its own.
+    fn abandon(&self, key: u64);
+}
+
+/// What a function with `info` may know of who is watching.
+#[derive(Clone)]
+pub struct Watcher {
+    /// Who.
+    pub viewer: Arc<Viewer>,
+    /// A plan of the selection.
+    pub plan: Arc<Plan>,
+}
+
+/// One call of a function for one event.
+pub struct Call {
+    /// The declaration.
+    pub field: Arc<Field>,
+    /// The event.
+    pub event: Arc<Event>,
+    /// Coerced arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Who watches, where the function takes `info`.
+    pub watcher: Option<Watcher>,
+    /// By which it is abandoned.
+    pub abandon_key: u64,
+    begun: Instant,
+    shared: Arc<Shared>,
+    destination: Destination,
+    finished: bool,
+}
+
+enum Destination {
+    Class { class: Arc<ResolveClass>, number: u64 },
+    One { plan: Arc<Plan>, outcome: tokio::sync::oneshot::Sender<Outcome> },
+}
+
+/// What a function gave: a tree of what was read, or why not.
+pub type Outcome = Result<Value, Arc<GraphQLError>>;
+
+impl Call {
+    /// A call whose outcome goes to one place.
+    pub fn single(
+        operation: &Operation,
+        event: Arc<Event>,
+        viewer: Arc<Viewer>,
+        shared: &Arc<Shared>,
+    ) -> (Call, Pending) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let Operation { field, arguments, plan, .. } = operation;
+        let watcher = field.declaration.takes_info.then(|| Watcher { viewer, plan: plan.clone() });
+        let destination = Destination::One { plan: plan.clone(), outcome: sender };
+        let (field, arguments) = (field.clone(), arguments.clone());
+        let pending =
+            Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
+        let abandon_key = pending.abandon_key;
+        let (begun, shared) = (Instant::now(), shared.clone());
+        (Call { field, event, arguments, watcher, abandon_key, begun, shared, destination, finished: false }, pending)
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_abandoned(&self) -> bool {
+        match &self.destination {
+            Destination::Class { class, .. } => class.state.lock().abandoned,
+            Destination::One { outcome, .. } => outcome.is_closed(),
+        }
+    }
+
+    /// What has to be read of the function's result: what those who wait for it have selected. `None`: nobody does any more.
+    pub fn reads(&self) -> Option<Arc<Reads>> {
+        match &self.destination {
+            Destination::Class { class, number } => class.reads(*number),
+            Destination::One { plan, .. } => Some(plan.reads.clone()),
+        }
+    }
+
+    /// The outcome.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.deliver(outcome);
+    }
+
+    fn deliver(&mut self, outcome: Outcome) {
+        self.finished = true;
+        self.shared.metrics.resolved(&self.field.name, self.begun.elapsed());
+        match &mut self.destination {
+            Destination::Class { class, number } => class.finish(*number, outcome),
+            Destination::One { outcome: sender, .. } => {
+                // A receiver that has gone does not want it any more.
+                let (unused, _) = tokio::sync::oneshot::channel();
+                let _ = std::mem::replace(sender, unused).send(outcome);
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.finished {
+            let error = GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error");
+            self.deliver(Err(Arc::new(error)));
+        }
+    }
+}
+
+/// The outcome of a call that goes to one place. Whoever drops this does not want it any more.
+pub struct Pending {
+    outcome: tokio::sync::oneshot::Receiver<Outcome>,
+    waits: bool,
+    abandon_key: u64,
+    shared: Arc<Shared>,
+}
+
+impl Pending {
+    /// Waits for it. A call always finishes: where it is dropped, by an error.
+    pub async fn outcome(mut self) -> Option<Outcome> {
+        let outcome = (&mut self.outcome).await;
+        self.waits = false;
+        outcome.ok()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.waits {
+            // Closed first: where the call has not begun, it does not begin.
+            self.outcome.close();
+            self.shared.resolver.abandon(self.abandon_key);
+        }
+    }
+}
+
+/// What those who share a call have in common.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ClassKey {
+    field: usize,
+    arguments: Arc<str>,
+    /// Viewer and selection, where the function takes `info`.
+    watcher: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl ClassKey {
+    /// The key of an operation for a viewer, and what the function may know of who is watching.
+    pub fn of(operation: &Operation, viewer: &Arc<Viewer>) -> (Arc<ClassKey>, Option<Watcher>) {
+        let Operation { field, plan, arguments_key, .. } = operation;
+        let watcher = field.declaration.takes_info.then(|| Watcher { viewer: viewer.clone(), plan: plan.clone() });
+        let key = ClassKey {
+            field: field.index,
+            arguments: arguments_key.clone(),
+            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
+        };
+        (Arc::new(key), watcher)
+    }
+}
+
+/// Those who share the calls of one function.
+pub struct ResolveClass {
+    /// What they have in common.
+    pub key: Arc<ClassKey>,
+    field: Arc<Field>,
+    arguments: Arc<Value>,
+    watcher: Option<Watcher>,
+    abandon_key: u64,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// What all classes of an engine share.
+pub struct Shared {
+    /// The port.
+    pub resolver: Arc<dyn Resolver>,
+    /// The limits.
+    pub limits: Limits,
+    /// Whether anybody's events are limited.
+    pub limits_events: bool,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Calls under way, for draining.
+    pub calls: Arc<Tasks>,
+    /// The last key that was given.
+    pub abandon_keys: AtomicU64,
+}
+
+impl Shared {
+    /// A key that nothing else is abandoned by.
+    pub(crate) fn abandon_key(&self) -> u64 {
+        self.abandon_keys.fetch_add(1, Relaxed)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the first slot; numbers go on by one.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// How many slots, from the first, have been started.
+    started: usize,
+    /// The bytes of the events that have not.
+    waiting_bytes: usize,
+    /// Everybody has left, for good: who comes next makes a new class.
+    abandoned: bool,
+}
+
+/// An event on its way through the class.
+struct Slot {
+    event: Arc<Event>,
+    /// Those who hear of it.
+    groups: Vec<Arc<Group>>,
+    outcome: Option<Outcome>,
+    _under_way: UnderWay,
+}
+
+impl ResolveClass {
+    /// A class that nothing waits in.
+    pub fn new(
+        key: Arc<ClassKey>,
+        operation: &Operation,
+        watcher: Option<Watcher>,
+        shared: Arc<Shared>,
+    ) -> Arc<ResolveClass> {
+        let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
+        let abandon_key = shared.abandon_key();
+        Arc::new(ResolveClass { key, field, arguments, watcher, abandon_key, shared, state: Mutex::default() })
+    }
+
+    /// Takes an event that these groups hear of, or drops it where too many wait.
+    pub fn offer(self: &Arc<Self>, event: &Arc<Event>, groups: Vec<Arc<Group>>) {
+        let limits = &self.shared.limits;
+        let mut state = self.state.lock();
+        let waiting = state.slots.len() - state.started;
+        let starts_now = state.started < limits.resolver_concurrency;
+        let has_room =
+            waiting < limits.queue_messages && state.waiting_bytes + event.size <= limits.queue_bytes || waiting == 0;
+        if !starts_now && !has_room {
+            drop(state);
+            for group in groups {
+                group.each(Some(self), event, |_, mailbox| mailbox.lost(1, DropReason::Resolver));
+            }
+            return;
+        }
+        state.waiting_bytes += event.size;
+        let under_way = self.shared.calls.start();
+        state.slots.push_back(Slot { event: event.clone(), groups, outcome: None, _under_way: under_way });
+        let calls = self.start(&mut state);
+        drop(state);
+        self.call(calls);
+    }
+
+    fn finish(self: &Arc<Self>, number: u64, outcome: Outcome) {
+        let mut state = self.state.lock();
+        if outcome.is_err() && !state.abandoned {
+            self.shared.metrics.resolver_errors.inc();
+        }
+        let at = (number - state.first) as usize;
+        state.slots[at].outcome = Some(outcome);
+        while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
+            // Delivered under the lock: a later event of the class must not overtake.
+            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way }) = state.slots.pop_front() {
+                state.first += 1;
+                state.started -= 1;
+                let source = match &outcome {
+                    Ok(value) => Source::Read(value),
+                    Err(error) => Source::Failed(error),
+                };
+                let mut results = Results::new(&event, source, &self.shared);
+                for group in groups {
+                    group.deliver(Some(self), &event, &mut results);
+                }
+            }
+        }
+        let calls = self.start(&mut state);
+        drop(state);
+        self.call(calls);
+    }
+
+    /// Everybody has left: what waits is dropped, what runs is cancelled.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        state.waiting_bytes = 0;
+        let started = state.started;
+        state.slots.truncate(started);
+        drop(state);
+        if started > 0 {
+            self.shared.resolver.abandon(self.abandon_key);
+        }
+    }
+
+    /// Begins what may be begun.
+    fn start(self: &Arc<Self>, state: &mut State) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while state.started < self.shared.limits.resolver_concurrency && state.started < state.slots.len() {
+            let number = state.first + state.started as u64;
+            let event = state.slots[state.started].event.clone();
+            state.waiting_bytes -= event.size;
+            state.started += 1;
+            calls.push(Call {
+                field: self.field.clone(),
+                event,
+                arguments: self.arguments.clone(),
+                watcher: self.watcher.clone(),
+                abandon_key: self.abandon_key,
+                begun: Instant::now(),
+                shared: self.shared.clone(),
+                destination: Destination::Class { class: self.clone(), number },
+                finished: false,
+            });
+        }
+        calls
+    }
+
+    /// The port is called without the lock: it may finish a call at once.
+    fn call(&self, calls: Vec<Call>) {
+        for call in calls {
+            self.shared.resolver.call(call);
+        }
+    }
+
+    fn reads(self: &Arc<Self>, number: u64) -> Option<Arc<Reads>> {
+        let (event, groups) = {
+            let state = self.state.lock();
+            let slot = &state.slots[(number - state.first) as usize];
+            (slot.event.clone(), slot.groups.clone())
+        };
+        let mut plans: Vec<Arc<Plan>> = Vec::new();
+        for group in groups {
+            group.each_plan(Some(self), &event, |plan| {
+                if !plans.iter().any(|known| Arc::ptr_eq(known, plan)) {
+                    plans.push(plan.clone());
+                }
+            });
+        }
+        plans.split_first().map(|(first, others)| Reads::union(first, others))
+    }
+}
+
+/// A running generator and the subscription that it fills.
+pub struct Generation {
+    /// The declaration.
+    pub field: Arc<Field>,
+    /// Coerced arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Who watches, and what was selected.
+    pub watcher: Watcher,
+    /// The operation's name in the document.
+    pub operation_name: Option<Box<str>>,
+    /// The coerced variables by GraphQL name.
+    pub variables: Object,
+    /// The connection's id or label.
+    pub connection_id: Option<Arc<str>>,
+    /// Where the results go.
+    pub mailbox: Arc<Mailbox>,
+    /// By which it is abandoned.
+    pub abandon_key: u64,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Generation {
+    /// Resolves when the mailbox has room for one more, or is over; the answer says whether to go on.
+    pub async fn room(&self) -> bool {
+        self.mailbox.room(self.shared.limits.queue_messages).await;
+        !self.mailbox.is_over()
+    }
+
+    /// Whether the mailbox has room for one more now.
+    pub fn has_room(&self) -> bool {
+        !self.mailbox.is_over() && self.mailbox.has_room(self.shared.limits.queue_messages)
+    }
+
+    /// One value that the generator yielded, read for this subscription's selection.
+    pub fn emit(&self, value: &Value) {
+        let result = group::result(&self.watcher.plan, Source::Read(value), None, &self.shared);
+        result.push_paced_to(&self.mailbox, &self.shared.metrics);
+    }
+
+    /// It ended by itself, or raised.
+    pub fn finish(&self, outcome: Result<(), GraphQLError>) {
+        let failed = outcome.is_err();
+        let end = outcome.map_or_else(|error| End::Error(Arc::new(error)), |()| End::Complete);
+        // One whose subscription had ended before was cancelled.
+        if self.mailbox.end(end) && failed {
+            self.shared.metrics.resolver_errors.inc();
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! [Input coercion](https://spec.graphql.org/October2021/#sec-Input-Values): variables, literals and defaults become arguments.
+//! There is one way through here for JSON and for literals, and nothing reaches a function, a channel or a predicate beside it.
+//!
+//! Results carry Python names all the way down, so that a variable inside an argument is its coerced value as it is. Ids are text,
+//! enums their names, and of the scalars that stand for text (`DateTime`, `UUID` …) equal ones have one form.
+
+use std::fmt::Write as _;
+
+use apollo_compiler::ast::{self, Argument};
+use apollo_compiler::executable::{ExecutableDocument, Field, Operation};
+use apollo_compiler::parser::SourceSpan;
+use apollo_compiler::schema::{ExtendedType, FieldDefinition, InputObjectType, InputValueDefinition, Type};
+use apollo_compiler::{Name, Node};
+
+use crate::error::{GraphQLError, PathStep, code};
+use crate::graphql::document::Positions;
+use crate::graphql::scalar;
+use crate::graphql::schema::Schema;
+use crate::value::{Object, Value};
+
+/// More errors than these are not collected.
+const MAX_ERRORS: usize = 50;
+
+/// [CoerceVariableValues](https://spec.graphql.org/October2021/#CoerceVariableValues()): by GraphQL name; a variable that
+/// is not given and has no default stays absent.
+pub fn variables(
+    schema: &Schema,
+    operation: &Operation,
+    document: &ExecutableDocument,
+    given: &Value,
+) -> Result<Object, Vec<GraphQLError>> {
+    let mut errors = Vec::new();
+    let mut coerced = Object::default();
+    for definition in &operation.variables {
+        let (name, ty) = (&definition.name, &*definition.ty);
+        let mut refuse = |message: String| errors.push((message, definition.location()));
+        let mut coercion = Coercion::new(schema, &coerced);
+        let value = match (given.get(name), &definition.default_value) {
+            (None, Some(default)) => coercion.value(ty, Input::Literal(default)),
+            (None, None) if ty.is_non_null() => {
+                refuse(format!("Variable '${name}' of required type '{ty}' was not provided."));
+                None
+            }
+            (None, None) => None,
+            (Some(Value::Null), _) if ty.is_non_null() => {
+                refuse(format!("Variable '${name}' of non-null type '{ty}' must not be null."));
+                None
+            }
+            (Some(value), _) => coercion.value(ty, Input::Json(value)),
+        };
+        for problem in coercion.problems {
+            refuse(format!("Variable '${name}' got invalid value {}", problem.describe(name)));
+        }
+        if errors.len() >= MAX_ERRORS {
+            break;
+        }
+        if let Some(value) = value {
+            coerced.insert(name.as_str().into(), value);
+        }
+    }
+    finish(coerced, errors, document)
+}
+
+/// [CoerceArgumentValues](https://spec.graphql.org/October2021/#CoerceArgumentValues()) of a field that stands at
+/// `Type.field`: by Python name. `document` is asked for places when something is wrong.
+pub fn arguments(
+    schema: &Schema,
+    definition: &FieldDefinition,
+    coordinate: &str,
+    field: &Node<Field>,
+    document: &ExecutableDocument,
+    variables: &Object,
+) -> Result<Object, Vec<GraphQLError>> {
+    let mut errors = Vec::new();
+    let mut coerced = Object::default();
+    for argument in &definition.arguments {
+        let (name, ty) = (&argument.name, &*argument.ty);
+        let coordinate = format!("{coordinate}.{name}");
+        let given = field.arguments.iter().find(|given| given.name == *name);
+        let mut coercion = Coercion::new(schema, variables);
+        let mut refuse = |message: String| {
+            let location = given.map_or_else(|| field.location(), |given| given.value.location());
+            errors.push((message, location));
+            None
+        };
+        let value = match given {
+            Some(given) if !coercion.is_missing(&given.value) => match coercion.literal_variable(&given.value) {
+                Some(Value::Null) if ty.is_non_null() => {
+                    refuse(format!("Argument '{name}' of non-null type '{ty}' must not be null."))
+                }
+                _ => coercion.value(ty, Input::Literal(&given.value)),
+            },
+            _ => match schema.default(&coordinate) {
+                Some(default) => Some(default.clone()),
+                None if ty.is_non_null() => refuse(missing(name, ty, given)),
+                None => None,
+            },
+        };
+        for problem in coercion.problems {
+            let location = problem.location;
+            errors.push((format!("Argument '{name}' got invalid value {}", problem.describe(name)), location));
+        }
+        if let Some(value) = value {
+            coerced.insert(schema.python_name(&coordinate).into(), value);
+        }
+    }
+    finish(coerced, errors, document)
+}
+
+/// The value of a default of the schema. Fails where it does not fit its type, and where the default of another input field
+/// that it needs is not there yet.
+pub(crate) fn default(schema: &Schema, definition: &InputValueDefinition) -> Result<Value, String> {
+    let none = Object::default();
+    let mut coercion = Coercion::new(schema, &none);
+    let literal = definition.default_value.as_ref().ok_or("there is none")?;
+    let value = coercion.value(&definition.ty, Input::Literal(literal));
+    match coercion.problems.into_iter().next() {
+        Some(problem) => Err(problem.describe(&definition.name)),
+        None => value.ok_or_else(|| "it is absent".into()),
+    }
+}
+
+/// What is wrong with a literal where a custom scalar, or a list of it, is expected; the items of a list are asked one by one.
+pub(crate) fn custom_literal(schema: &Schema, ty: &Type, literal: &Node<ast::Value>) -> Option<String> {
+    let name = ty.inner_named_type();
+    let is_custom = !scalar::BUILT_IN.contains(&name.as_str()) && schema.graphql.get_scalar(name).is_some();
+    if !is_custom
+        || literal.is_null()
+        || literal.as_variable().is_some()
+        || (ty.is_list() && literal.as_list().is_some())
+    {
+        return None;
+    }
+    let input = Input::Literal(literal);
+    let reason = scalar::custom(name, input.untyped(&Object::default())).err()?;
+    Some(format!("{name} cannot {reason}: {}", input.show()))
+}
+
+fn missing(name: &Name, ty: &Type, given: Option<&Node<Argument>>) -> String {
+    let variable = given.and_then(|given| given.value.as_variable());
+    variable.map_or_else(
+        || format!("Argument '{name}' of required type '{ty}' was not provided."),
+        |variable| {
+            format!(
+                "Argument '{name}' of required type '{ty}' was provided the variable '${variable}' \
+                 which was not provided a runtime value."
+            )
+        },
+    )
+}
+
+fn finish(
+    coerced: Object,
+    mut errors: Vec<(String, Option<SourceSpan>)>,
+    document: &ExecutableDocument,
+) -> Result<Object, Vec<GraphQLError>> {
+    if errors.is_empty() {
+        return Ok(coerced);
+    }
+    if errors.len() > MAX_ERRORS {
+        errors.truncate(MAX_ERRORS);
+        errors.push(("Too many errors, error limit reached.".into(), None));
+    }
+    let positions = Positions::new(document);
+    let located = |(message, location)| {
+        let mut error = GraphQLError::new(code::BAD_USER_INPUT, message);
+        error.locations.extend(positions.at(location));
+        error
+    };
+    Err(errors.into_iter().map(located).collect())
+}
+
+/// What comes in: JSON of a request, or a literal of a document or of the schema.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    Json(&'a Value),
+    Literal(&'a Node<ast::Value>),
+}
+
+struct Problem {
+    reason: String,
+    value: String,
+    path: Vec<PathStep>,
+    location: Option<SourceSpan>,
+}
+
+struct Coercion<'a> {
+    schema: &'a Schema,
+    variables: &'a Object,
+    path: Vec<PathStep>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Coercion<'a> {
+    fn new(schema: &'a Schema, variables: &'a Object) -> Coercion<'a> {
+        Coercion { schema, variables, path: Vec::new(), problems: Vec::new() }
+    }
+
+    /// The coerced value; `None` where something in it is wrong, which then is among the problems.
+    fn value(&mut self, ty: &Type, input: Input<'_>) -> Option<Value> {
+        if let Some(name) = input.variable() {
+            // It was coerced to its own type, and validation knows that it fits here but for null.
+            return match self.variables.get(name.as_str()) {
+                Some(Value::Null) | None if ty.is_non_null() => self.refuse(expected_non_null(ty), input),
+                None => Some(Value::Null),
+                Some(value) => Some(value.clone()),
+            };
+        }
+        if input.is_null() {
+            return if ty.is_non_null() { self.refuse(expected_non_null(ty), input) } else { Some(Value::Null) };
+        }
+        match ty {
+            Type::List(item) | Type::NonNullList(item) => self.list(item, input),
+            Type::Named(name) | Type::NonNullNamed(name) => match self.schema.graphql.types.get(name) {
+                Some(ExtendedType::InputObject(definition)) => self.object(definition, input),
+                Some(ExtendedType::Enum(definition)) => {
+                    let found = input.enum_name().filter(|found| definition.values.contains_key(*found));
+                    match (found, input.enum_name()) {
+                        (Some(found), _) => Some(Value::string(found)),
+                        (None, Some(found)) => {
+                            self.refuse(format!("Value '{found}' does not exist in '{name}' enum."), input)
+                        }
+                        (None, None) => {
+                            let shown = input.show();
+                            self.refuse(format!("Enum '{name}' cannot represent non-string value: {shown}."), input)
+                        }
+                    }
+                }
+                Some(ExtendedType::Scalar(_)) => {
+                    let coerced = match scalar::BUILT_IN.contains(&name.as_str()) {
+                        true => scalar::built_in(name, input),
+                        false => scalar::custom(name, input.untyped(self.variables)),
+                    };
+                    match coerced {
+                        Ok(value) => Some(value),
+                        Err(reason) => self.refuse(format!("{name} cannot {reason}: {}", input.show()), input),
+                    }
+                }
+                _ => self.refuse(format!("'{name}' is no input type."), input),
+            },
+        }
+    }
+
+    fn list(&mut self, item: &Type, input: Input<'_>) -> Option<Value> {
+        let Some(items) = input.items() else {
+            return Some(Value::List(vec![self.value(item, input)?]));
+        };
+        let mut coerced = Some(Vec::with_capacity(items.len()));
+        for (at, input) in items.into_iter().enumerate() {
+            self.path.push(PathStep::Index(at));
+            let value = self.value(item, input);
+            self.path.pop();
+            coerced = coerced.zip(value).map(|(mut list, value)| {
+                list.push(value);
+                list
+            });
+            if self.problems.len() > MAX_ERRORS {
+                return None;
+            }
+        }
+        coerced.map(Value::List)
+    }
+
+    fn object(&mut self, definition: &InputObjectType, input: Input<'_>) -> Option<Value> {
+        let type_name = &definition.name;
+        let Some(members) = input.members() else {
+            return self.refuse(format!("Expected type '{type_name}' to be a mapping."), input);
+        };
+        let before = self.problems.len();
+        for (name, _) in &members {
+            if !definition.fields.contains_key(*name) {
+                self.refuse(format!("Field '{name}' is not defined by type '{type_name}'."), input);
+            }
+        }
+        let mut coerced = Object::default();
+        for (name, field) in &definition.fields {
+            let given = members.iter().rev().find(|(member, _)| *member == name.as_str());
+            let given = given.map(|(_, given)| *given).filter(|given| !self.is_missing_input(*given));
+            let coordinate = format!("{type_name}.{name}");
+            let value = match given {
+                Some(given) => {
+                    self.path.push(PathStep::Key(name.as_str().into()));
+                    let value = self.value(&field.ty, given);
+                    self.path.pop();
+                    value
+                }
+                None if field.default_value.is_some() => match self.schema.default(&coordinate) {
+                    Some(default) => Some(default.clone()),
+                    None => self.refuse(format!("the default of {coordinate} needs itself"), input),
+                },
+                None if field.ty.is_non_null() => {
+                    let ty = &field.ty;
+                    self.refuse(format!("Field '{name}' of required type '{ty}' was not provided."), input)
+                }
+                None => None,
+            };
+            if let Some(value) = value {
+                coerced.insert(self.schema.python_name(&coordinate).into(), value);
+            }
+            if self.problems.len() > MAX_ERRORS {
+                return None;
+            }
+        }
+        if definition.directives.has("oneOf") && self.problems.len() == before {
+            if members.len() != 1 || coerced.len() != 1 {
+                self.refuse(format!("Exactly one key must be specified for OneOf type '{type_name}'."), input);
+            } else if coerced.values().any(Value::is_null) {
+                self.refuse(format!("Field '{}' must be non-null.", members[0].0), input);
+            }
+        }
+        (self.problems.len() == before).then_some(Value::Object(coerced))
+    }
+
+    /// A variable without a value, at a place where that is the same as leaving it out.
+    fn is_missing(&self, literal: &ast::Value) -> bool {
+        literal.as_variable().is_some_and(|name| !self.variables.contains_key(name.as_str()))
+    }
+
+    fn literal_variable(&self, literal: &ast::Value) -> Option<&'a Value> {
+        self.variables.get(literal.as_variable()?.as_str())
+    }
+
+    fn is_missing_input(&self, input: Input<'_>) -> bool {
+        matches!(input, Input::Literal(literal) if self.is_missing(literal))
+    }
+
+    fn refuse(&mut self, reason: String, input: Input<'_>) -> Option<Value> {
+        self.problems.push(Problem {
+            reason,
+            value: input.show(),
+            path: self.path.clone(),
+            location: input.location(),
+        });
+        None
+    }
+}
+
+fn expected_non_null(ty: &Type) -> String {
+    format!("Expected non-nullable type '{ty}' not to be None.")
+}
+
+impl Problem {
+    fn describe(self, root: &str) -> String {
+        let mut text = self.value;
+        if !self.path.is_empty() {
+            _ = write!(text, " at '{root}");
+            for step in &self.path {
+                _ = match step {
+                    PathStep::Key(key) => write!(text, ".{key}"),
+                    PathStep::Index(index) => write!(text, "[{index}]"),
+                };
+            }
+            text.push('\'');
+        }
+        text + "; " + &self.reason
+    }
+}
+
+impl<'a> Input<'a> {
+    fn location(self) -> Option<SourceSpan> {
+        match self {
+            Input::Json(_) => None,
+            Input::Literal(literal) => literal.location(),
+        }
+    }
+
+    fn variable(self) -> Option<&'a Name> {
+        match self {
+            Input::Json(_) => None,
+            Input::Literal(literal) => literal.as_variable(),
+        }
+    }
+
+    fn is_null(self) -> bool {
+        match self {
+            Input::Json(value) => value.is_null(),
+            Input::Literal(literal) => literal.is_null(),
+        }
+    }
+
+    fn enum_name(self) -> Option<&'a str> {
+        match self {
+            Input::Json(value) => value.as_str(),
+            Input::Literal(literal) => literal.as_enum().map(Name::as_str),
+        }
+    }
+
+    fn items(self) -> Option<Vec<Input<'a>>> {
+        match self {
+            Input::Json(Value::List(items)) => Some(items.iter().map(Input::Json).collect()),
+            Input::Json(_) => None,
+            Input::Literal(literal) => Some(literal.as_list()?.iter().map(Input::Literal).collect()),
+        }
+    }
+
+    fn members(self) -> Option<Vec<(&'a str, Input<'a>)>> {
+        match self {
+            Input::Json(value) => {
+                let members = value.as_object()?.iter();
+                Some(members.map(|(name, value)| (&**name, Input::Json(value))).collect())
+            }
+            Input::Literal(literal) => {
+                let members = literal.as_object()?.iter();
+                Some(members.map(|(name, value)| (name.as_str(), Input::Literal(value))).collect())
+            }
+        }
+    }
+
+    /// The JSON that a literal stands for where nothing says what is expected.
+    fn untyped(self, variables: &Object) -> Value {
+        let literal = match self {
+            Input::Json(value) => return value.clone(),
+            Input::Literal(literal) => literal,
+        };
+        match &**literal {
+            ast::Value::Null => Value::Null,
+            ast::Value::Enum(name) => Value::string(name.as_str()),
+            ast::Value::Variable(name) => variables.get(name.as_str()).cloned().unwrap_or_default(),
+            ast::Value::String(text) => Value::string(text.as_str()),
+            ast::Value::Float(number) => crate::value::number(number.as_str()),
+            ast::Value::Int(number) => crate::value::number(number.as_str()),
+            ast::Value::Boolean(flag) => Value::Bool(*flag),
+            ast::Value::List(items) => {
+                let items = items.iter().map(|item| Input::Literal(item).untyped(variables));
+                Value::List(items.collect())
+            }
+            ast::Value::Object(members) => {
+                let given = members
+                    .iter()
+                    .filter(|(_, value)| value.as_variable().is_none_or(|name| variables.contains_key(name.as_str())));
+                let members =
+                    given.map(|(name, value)| (name.as_str().into(), Input::Literal(value).untyped(variables)));
+                Value::Object(members.collect())
+            }
+        }
+    }
+
+    /// The value in a message: JSON as Python shows it, a literal as it was written; cut where it is long.
+    fn show(self) -> String {
+        const LONGEST: usize = 200;
+        let mut text = String::new();
+        match self {
+            Input::Json(value) => scalar::write_python(value, LONGEST, &mut text),
+            Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
+        }
+        if text.len() > LONGEST {
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! From a request's text to an [`Operation`] that may be started: parsed and validated once per distinct text, its variables
+//! coerced, its selection compiled, its permissions asked. An invalid operation cannot exist. Nothing is subscribed here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use apollo_compiler::Node;
+use apollo_compiler::executable;
+use apollo_compiler::validation::Valid;
+use parking_lot::Mutex;
+
+use crate::error::{Rejection, code};
+use crate::graphql::coerce;
+use crate::graphql::document::{Document, ONLY_SUBSCRIPTIONS, Positions};
+use crate::graphql::introspection;
+use crate::graphql::plan::{Plan, Refuse};
+use crate::graphql::schema::{Field, Schema};
+use crate::limits::Limits;
+use crate::security::Viewer;
+use crate::security::fields::{self, Guard, decide};
+use crate::value::{Object, Value};
+
+/// Documents kept, and about how many bytes of memory they may take.
+const MAX_DOCUMENTS: usize = 1_000;
+const MAX_WEIGHT: usize = 64 * 1024 * 1024;
+
+/// Keys of plans that are no longer in use are let go when a document has more bytes of keys than this.
+const PLAN_KEYS: usize = 16 * 1024;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The document's text.
+    pub query: &'a str,
+    /// Which of its operations.
+    pub operation_name: Option<&'a str>,
+    /// An object or null.
+    pub variables: &'a Value,
+    /// Whether `__schema` and `__type` are answered.
+    pub introspection: bool,
+}
+
+/// A subscription that may be started.
+#[derive(Debug)]
+pub struct Operation {
+    /// Its name in the document.
+    pub name: Option<Box<str>>,
+    /// The coerced variables.
+    pub variables: Object,
+    /// The root field.
+    pub field: Arc<Field>,
+    /// Its arguments by Python name.
+    pub arguments: Arc<Value>,
+    /// Equal for equal arguments.
+    pub arguments_key: Arc<str>,
+    /// The same `Arc` for all operations whose results look alike.
+    pub plan: Arc<Plan>,
+    /// Where its events are published; empty for a generator.
+    pub channel: String,
+}
+
+/// What a valid document asks for.
+pub(crate) enum Asked {
+    /// A subscription's root field.
+    Subscription(AskedField),
+    /// Nothing more: this is the ExecutionResult, as JSON, of a query for introspection.
+    Answer(String),
+}
+
+/// A root field that is asked for; nothing was decided about it.
+pub(crate) struct AskedField {
+    pub(crate) field: Arc<Field>,
+    schema: Arc<Schema>,
+    known: Arc<Known>,
+    operation: Node<executable::Operation>,
+    root: Node<executable::Field>,
+}
+
+/// The same with its variables and arguments coerced.
+pub(crate) struct CoercedField {
+    /// By Python name.
+    pub(crate) arguments: Arc<Value>,
+    variables: Object,
+    asked: AskedField,
+}
+
+/// The documents that clients have sent: a bounded cache by their text. Shared by all threads.
+#[derive(Debug)]
+pub struct Documents {
+    schema: Arc<Schema>,
+    limits: Limits,
+    cache: Mutex<Cache>,
+    parses: AtomicU64,
+}
+
+impl Documents {
+    /// An empty cache.
+    pub fn new(schema: Arc<Schema>, limits: &Limits) -> Documents {
+        Documents { schema, limits: limits.clone(), cache: Mutex::default(), parses: AtomicU64::new(0) }
+    }
+
+    /// What a request asks for.
+    pub(crate) fn open(&self, request: &Request<'_>) -> Result<Asked, Rejection> {
+        let known = self.document(request)?;
+        let document = &known.document.executable;
+        let operation = find(document, request.operation_name)?.clone();
+        if !operation.is_subscription() {
+            if !operation.is_introspection(document) {
+                let rejection = Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
+                return Err(located(rejection, document, &operation));
+            }
+            return self.introspect(request, document, &operation).map(Asked::Answer);
+        }
+        let root = operation.root_fields(document).next().cloned();
+        let served = root.and_then(|root| Some((self.schema.fields.get(root.name.as_str())?.clone(), root)));
+        let (field, root) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
+        let schema = self.schema.clone();
+        Ok(Asked::Subscription(AskedField { field, schema, known, operation, root }))
+    }
+
+    /// Whether a field limits its events.
+    pub(crate) fn limit_events(&self) -> bool {
+        self.schema.fields.values().any(|field| field.declaration.events_per_second.is_some())
+    }
+
+    /// How many texts were parsed.
+    pub fn parses(&self) -> u64 {
+        self.parses.load(Ordering::Relaxed)
+    }
+
+    fn document(&self, request: &Request<'_>) -> Result<Arc<Known>, Rejection> {
+        if let Some(known) = self.cache.lock().get(request.query) {
+            return Ok(known);
+        }
+        // Two threads may parse the same text; that costs less than all of them waiting for one.
+        self.parses.fetch_add(1, Ordering::Relaxed);
+        let document = Document::parse(&self.schema, &self.limits, request.query, request.operation_name)?;
+        let known = Arc::new(Known { document, plans: Mutex::default() });
+        // Only valid documents are kept: whoever sends nonsense pushes nobody's document out.
+        Ok(self.cache.lock().insert(request.query, known))
+    }
+
+    fn introspect(
+        &self,
+        request: &Request<'_>,
+        document: &Valid<executable::ExecutableDocument>,
+        operation: &Node<executable::Operation>,
+    ) -> Result<String, Rejection> {
+        let refused = |field: &&Node<executable::Field>| field.name != "__typename";
+        if let Some(field) = operation.root_fields(document).find(refused).filter(|_| !request.introspection) {
+            let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
+            return Err(located(Rejection::request(code::VALIDATION_FAILED, message), document, field));
+        }
+        let variables = variables(&self.schema, request, document, operation)?;
+        introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
+    }
+}
+
+impl AskedField {
+    /// `Type.field`
+    pub(crate) fn coordinate(&self) -> String {
+        format!("{}.{}", self.operation.object_type(), self.field.name)
+    }
+
+    /// What the field asks of its viewers.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.schema.guard(self.operation.object_type(), &self.field.name)
+    }
+
+    /// Coerces the variables, then the arguments.
+    pub(crate) fn coerce(self, request: &Request<'_>) -> Result<CoercedField, Rejection> {
+        let document = &self.known.document.executable;
+        let variables = variables(&self.schema, request, document, &self.operation)?;
+        let (definition, coordinate) = (&self.field.definition, self.coordinate());
+        let arguments = coerce::arguments(&self.schema, definition, &coordinate, &self.root, document, &variables);
+        let arguments = Arc::new(Value::Object(arguments.map_err(Rejection::Request)?));
+        Ok(CoercedField { arguments, variables, asked: self })
+    }
+}
+
+impl CoercedField {
+    /// Compiles the selection as this viewer may see it.
+    pub(crate) fn plan(self, viewer: &Viewer) -> Result<Operation, Rejection> {
+        let CoercedField { arguments, variables, asked } = self;
+        let AskedField { field, schema, known, operation, root } = asked;
+        let channel = match &field.channel {
+            Some(channel) => {
+                let rendered = channel.render(&arguments);
+                rendered.map_err(|rejection| located(rejection, &known.document.executable, &root))?
+            }
+            None => String::new(),
+        };
+        Ok(Operation {
+            arguments_key: arguments.canonical().into(),
+            arguments,
+            plan: known.plan(&schema, &operation, &variables, viewer)?,
+            channel,
+            name: operation.name.as_ref().map(|name| name.as_str().into()),
+            variables,
+            field,
+        })
+    }
+}
+
+fn variables(
+    schema: &Schema,
+    request: &Request<'_>,
+    document: &Valid<executable::ExecutableDocument>,
+    operation: &executable::Operation,
+) -> Result<Object, Rejection> {
+    if !matches!(request.variables, Value::Null | Value::Object(_)) {
+        return Err(Rejection::request(code::BAD_USER_INPUT, "Variables must be an object."));
+    }
+    coerce::variables(schema, operation, document, request.variables).map_err(Rejection::Request)
+}
+
+/// [GetOperation](https://spec.graphql.org/October2021/#GetOperation())
+fn find<'a>(
+    document: &'a executable::ExecutableDocument,
+    name: Option<&str>,
+) -> Result<&'a Node<executable::Operation>, Rejection> {
+    document.operations.get(name).map_err(|_| {
+        let message = match name {
+            Some(name) => format!("Unknown operation named '{name}'."),
+            None if document.operations.is_empty() => "Must provide an operation.".into(),
+            None => "Must provide operation name if query contains multiple operations.".into(),
+        };
+        Rejection::request(code::OPERATION_RESOLUTION_FAILURE, message)
+    })
+}
+
+fn located<T>(rejection: Rejection, document: &executable::ExecutableDocument, node: &Node<T>) -> Rejection {
+    let Rejection::Request(mut errors) = rejection else {
+        return rejection;
+    };
+    let position = Positions::new(document).at(node.location());
+    errors.iter_mut().for_each(|error| error.locations.extend(position));
+    Rejection::Request(errors)
+}
+
+/// A document, and the plans of its operations that are in use.
+#[derive(Debug)]
+struct Known {
+    document: Document,
+    plans: Mutex<Plans>,
+}
+
+#[derive(Debug, Default)]
+struct Plans {
+    /// By operation and the variables that it uses below its root.
+    by_key: HashMap<Box<str>, Planned>,
+    weight: usize,
+    /// The weight of the keys that were in use when it was last looked at.
+    alive: usize,
+}
+
+/// The plans of one operation and variables: they differ by what the viewer may see.
+#[derive(Debug)]
+struct Planned {
+    guards: Vec<Guard>,
+    plans: Vec<(Box<[bool]>, Weak<Plan>)>,
+}
+
+impl Known {
+    /// Plans are held by those who use them: while one lives, whoever subscribes to the same gets the same.
+    fn plan(
+        &self,
+        schema: &Schema,
+        operation: &executable::Operation,
+        variables: &Object,
+        viewer: &Viewer,
+    ) -> Result<Arc<Plan>, Rejection> {
+        let inner = self.document.inner_variables.get(&operation.name);
+        let given = inner.into_iter().flatten().filter_map(|name| variables.get_key_value(name.as_str()));
+        let given = Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect());
+        let name = operation.name.as_deref().unwrap_or_default();
+        let key: Box<str> = (name.to_owned() + &given.canonical()).into();
+        let is_permitted = |guard: &Guard| decide(guard, viewer).is_allowed();
+        let mask = |guards: &[Guard]| guards.iter().map(is_permitted).collect::<Box<[bool]>>();
+
+        if let Some(planned) = self.plans.lock().by_key.get(&key)
+            && let Some(plan) = planned.find(&mask(&planned.guards))
+        {
+            return Ok(plan);
+        }
+        let build = |refuse: Refuse<'_>| Plan::build(schema, operation, &self.document.executable, variables, refuse);
+        // Where nothing is refused the whole selection is walked: these are all the guards that matter for it.
+        let asked = RefCell::new(Vec::<Guard>::new());
+        let whole = build(&|_, guard| {
+            let mut asked = asked.borrow_mut();
+            if !asked.iter().any(|known| known == guard) {
+                asked.push(guard.clone());
+            }
+            None
+        })?;
+        let guards = asked.into_inner();
+        let mask = mask(&guards);
+        let is_whole = mask.iter().all(|permitted| *permitted);
+        let plan =
+            if is_whole { whole } else { build(&|guarded, guard| fields::refusal(guarded, Some(guard), viewer))? };
+        Ok(self.plans.lock().insert(key, guards, mask, Arc::new(plan)))
+    }
+}
+
+impl Plans {
+    fn insert(&mut self, key: Box<str>, guards: Vec<Guard>, mask: Box<[bool]>, plan: Arc<Plan>) -> Arc<Plan> {
+        if self.weight > PLAN_KEYS.max(self.alive * 2) {
+            for planned in self.by_key.values_mut() {
+                planned.plans.retain(|(_, plan)| plan.strong_count() > 0);
+            }
+            self.by_key.retain(|_, planned| !planned.plans.is_empty());
+            self.weight = self.by_key.iter().map(|(key, planned)| planned.weight(key)).sum();
+            self.alive = self.weight;
+        }
+        let length = key.len();
+        let planned = self.by_key.entry(key).or_insert_with(|| Planned { guards, plans: Vec::new() });
+        // Another thread may have come first.
+        if let Some(plan) = planned.find(&mask) {
+            return plan;
+        }
+        self.weight += length + mask.len() + 64;
+        planned.plans.retain(|(known, _)| *known != mask);
+        planned.plans.push((mask, Arc::downgrade(&plan)));
+        plan
+    }
+}
+
+impl Planned {
+    fn find(&self, mask: &[bool]) -> Option<Arc<Plan>> {
+        self.plans.iter().find(|(known, _)| **known == *mask)?.1.upgrade()
+    }
+
+    fn weight(&self, key: &str) -> usize {
+        self.plans.iter().map(|(mask, _)| key.len() + mask.len() + 64).sum()
+    }
+}
+
+/// Documents by text. Where there is no more room, those that were not asked for longest go.
+#[derive(Debug, Default)]
+struct Cache {
+    by_text: HashMap<Arc<str>, (u64, Arc<Known>)>,
+    weight: usize,
+    clock: u64,
+}
+
+impl Cache {
+    fn get(&mut self, text: &str) -> Option<Arc<Known>> {
+        self.clock += 1;
+        let (used, known) = self.by_text.get_mut(text)?;
+        *used = self.clock;
+        Some(Arc::clone(known))
+    }
+
+    fn insert(&mut self, text: &str, known: Arc<Known>) -> Arc<Known> {
+        if let Some(first) = self.get(text) {
+            return first;
+        }
+        self.weight += known.document.weight;
+        self.by_text.insert(text.into(), (self.clock, Arc::clone(&known)));
+        while self.by_text.len() > MAX_DOCUMENTS || (self.weight > MAX_WEIGHT && self.by_text.len() > 1) {
+            let oldest = self.by_text.iter().min_by_key(|(_, (used, _))| *used).map(|(text, _)| Arc::clone(text));
+            let gone = oldest.and_then(|oldest| self.by_text.remove(&oldest));
+            self.weight -= gone.map_or(0, |(_, known)| known.document.weight);
+        }
+        known
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

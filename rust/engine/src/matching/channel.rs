@@ -1,0 +1,78 @@
+//! The channel that a subscription listens to: a template with placeholders for arguments, checked when the schema is built, filled in
+//! when a subscription starts.
+
+use apollo_compiler::Node;
+use apollo_compiler::schema::{ExtendedType, InputValueDefinition};
+
+use crate::error::{Rejection, code};
+use crate::graphql::schema::Schema;
+use crate::value::Value;
+
+/// A channel's name with placeholders for arguments.
+#[derive(Clone, Debug)]
+pub struct ChannelTemplate {
+    /// Text, and the Python name of the argument that follows it.
+    parts: Vec<(Box<str>, Box<str>)>,
+    rest: Box<str>,
+}
+
+impl ChannelTemplate {
+    pub(crate) fn parse<'a>(
+        text: &str,
+        schema: &Schema,
+        argument: &dyn Fn(&str) -> Option<&'a Node<InputValueDefinition>>,
+    ) -> Result<ChannelTemplate, String> {
+        if text.is_empty() || text.contains(char::is_control) {
+            return Err("expected a channel that is not empty and holds no control character".into());
+        }
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').unwrap_or(("{", after));
+            if before.contains('}') || name.contains('{') {
+                return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
+            }
+            let found = argument(name).ok_or_else(|| format!("channel \"{text}\": there is no argument \"{name}\""))?;
+            let is_leaf = schema.graphql.types.get(found.ty.inner_named_type()).is_some_and(ExtendedType::is_leaf);
+            if !is_leaf || found.ty.is_list() || !(found.ty.is_non_null() || found.default_value.is_some()) {
+                return Err(format!(
+                    "channel \"{text}\": argument \"{name}\" is {}, expected a non-null scalar",
+                    found.ty
+                ));
+            }
+            parts.push((before.into(), name.into()));
+            rest = after;
+        }
+        if rest.contains('}') {
+            return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
+        }
+        let rest = rest.into();
+        Ok(ChannelTemplate { parts, rest })
+    }
+
+    /// The channel's name for these arguments, by Python name. A value cannot reach beyond its own place: `:` and control
+    /// characters are refused.
+    pub fn render(&self, arguments: &Value) -> Result<String, Rejection> {
+        let mut channel = String::new();
+        for (before, name) in &self.parts {
+            let text = match arguments.get(name) {
+                Some(Value::String(text)) => text.to_string(),
+                Some(value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Number(_))) => value.to_json(),
+                _ => String::from(":"),
+            };
+            if text.contains(':') || text.contains(char::is_control) {
+                let message = format!(
+                    "Argument '{name}' is part of a channel's name: it must be a scalar without ':' or control characters."
+                );
+                return Err(Rejection::request(code::BAD_USER_INPUT, message));
+            }
+            channel.push_str(before);
+            channel.push_str(&text);
+        }
+        channel.push_str(&self.rest);
+        if channel.is_empty() {
+            let message = "The arguments give an empty channel name.";
+            return Err(Rejection::request(code::BAD_USER_INPUT, message));
+        }
+        Ok(channel)
+    }
+}

@@ -1,0 +1,4 @@
+//! What an event is matched against.
+
+pub(crate) mod channel;
+pub mod index;

@@ -1,0 +1,5 @@
+//! Those who read.
+
+pub mod connection;
+pub mod protocol;
+pub mod stream;

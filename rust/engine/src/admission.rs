@@ -10,13 +10,15 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::error::Rejection;
+use crate::error::{Module, Refusal};
 use crate::event::{Audience, Event};
 use crate::graphql::operation::{Asked, Documents, Operation, Request};
 use crate::graphql::schema::{Kind, Schema};
 use crate::limits::Limits;
 use crate::matching::index::{Condition, Verdict};
 use crate::predicate::Predicate;
-use crate::security::{Decision, Module, Refusal, Viewer, federation, fields, tenant};
+use crate::security::{Decision, federation, fields, tenant};
+use crate::viewer::Viewer;
 
 /// Admits requests against one schema.
 pub struct Gate {

@@ -28,6 +28,7 @@ use crate::delivery::past::Shelf;
 use crate::delivery::resolver::{Generation, Resolver, Shared, Watcher};
 use crate::delivery::subscription::{Subscription, Ticket};
 use crate::delivery::topics::Channels;
+use crate::error::Module;
 use crate::error::{Rejection, code};
 use crate::event::{Event, Position};
 use crate::graphql::operation::{Operation, Request};
@@ -35,12 +36,13 @@ use crate::graphql::schema::{Kind, Schema};
 use crate::limits::Limits;
 use crate::operators::audit::{self, Audit};
 use crate::operators::metrics::{Ended, Metrics};
-use crate::security::{Module, Viewer, tenant};
+use crate::security::tenant;
 use crate::sessions::connection::Connection;
 use crate::sessions::protocol::Resume;
 use crate::sessions::stream::Stream;
 use crate::tasks::Tasks;
 use crate::timers::Timers;
+use crate::viewer::Viewer;
 
 /// What an engine is made of; all of it outlives one run of the manager.
 #[derive(Clone)]

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::security::Refusal;
+pub use crate::value::{GraphQLError, PathStep};
+
 use crate::value::{Value, write_string};
 
 /// The `extensions.code` of an error, as clients see it.
@@ -34,31 +35,6 @@ pub mod code {
     pub const RESUME_UNAVAILABLE: &str = "RESUME_UNAVAILABLE";
     /// Anything else.
     pub const INTERNAL_SERVER_ERROR: &str = "INTERNAL_SERVER_ERROR";
-}
-
-/// One step of an error's path: a response key or a list index.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PathStep {
-    /// A response key.
-    Key(Box<str>),
-    /// A list index.
-    Index(usize),
-}
-
-/// An error as a client sees it ([spec](https://spec.graphql.org/October2021/#sec-Errors)).
-#[derive(Clone, Debug, Default, PartialEq, thiserror::Error)]
-#[error("{message}")]
-pub struct GraphQLError {
-    /// What went wrong, in words.
-    pub message: Cow<'static, str>,
-    /// Line and column in the document, both from 1.
-    pub locations: Vec<(usize, usize)>,
-    /// Where in the result.
-    pub path: Vec<PathStep>,
-    /// `extensions.code`; empty where `extensions` carries its own or none is wanted.
-    pub code: Cow<'static, str>,
-    /// Further `extensions`, an object or null.
-    pub extensions: Value,
 }
 
 impl GraphQLError {
@@ -132,6 +108,43 @@ pub fn errors_json(errors: &[GraphQLError]) -> String {
     }
     out.push(']');
     out
+}
+
+/// A security module, as metrics and audit records name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// The row filter.
+    Rows,
+    /// Tenant isolation.
+    Tenant,
+    /// Field access.
+    Fields,
+    /// The federation boundary.
+    Sources,
+    /// Variable scope.
+    Scope,
+}
+
+/// Why somebody is refused: for operators alone. Clients are told "Forbidden", whatever it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Forbidden")]
+pub struct Refusal {
+    /// Which module refused; `None` where the authority itself has ended.
+    pub module: Option<Module>,
+    /// In words, with the rule.
+    pub reason: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A module's refusal.
+    pub fn by(module: Module, reason: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { module: Some(module), reason: reason.into() }
+    }
+
+    /// The authority has ended.
+    pub fn ended(reason: &'static str) -> Refusal {
+        Refusal { module: None, reason: reason.into() }
+    }
 }
 
 /// Why a request is refused; nothing was started.

@@ -21,3 +21,4 @@ pub mod sessions;
 pub mod tasks;
 pub mod timers;
 pub mod value;
+pub mod viewer;

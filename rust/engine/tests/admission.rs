@@ -7,12 +7,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use fraiseql_subs_engine::admission::{Admission, Admitted, Explanation, Gate};
 use fraiseql_subs_engine::error::Rejection;
+use fraiseql_subs_engine::error::{Module, Refusal};
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::graphql::operation::Request;
 use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
 use fraiseql_subs_engine::security::federation::Sources;
-use fraiseql_subs_engine::security::{Module, Refusal, Viewer};
 use fraiseql_subs_engine::value::Value;
+use fraiseql_subs_engine::viewer::Viewer;
 use limits::limits;
 use serde_json::{Value as Json, json};
 

@@ -14,11 +14,11 @@ use fraiseql_subs_engine::error::Rejection;
 use fraiseql_subs_engine::graphql::operation::Request;
 use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
 use fraiseql_subs_engine::operators::audit;
-use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::sessions::connection::{Connection, Offer};
 use fraiseql_subs_engine::sessions::protocol::Resume;
 use fraiseql_subs_engine::sessions::stream::{Ask, Framing, OpenError, Stream};
 use fraiseql_subs_engine::value::Value;
+use fraiseql_subs_engine::viewer::Viewer;
 use serde_json::json;
 
 use limits::limits;

@@ -10,9 +10,9 @@ use chrono::DateTime;
 use fraiseql_subs_engine::event::{Audience, Event};
 use fraiseql_subs_engine::matching::index::{Condition, Index, Verdict, Withheld};
 use fraiseql_subs_engine::predicate::{Bound, Expr, OperandKind, Predicate};
-use fraiseql_subs_engine::security::Viewer;
 use fraiseql_subs_engine::security::federation::{Sources, intersect};
 use fraiseql_subs_engine::value::Value;
+use fraiseql_subs_engine::viewer::Viewer;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 

@@ -14,7 +14,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::limits::Limits;
-use crate::security::Viewer;
+use crate::viewer::Viewer;
 
 /// Whom a limit counts for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

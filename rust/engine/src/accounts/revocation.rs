@@ -10,8 +10,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::security::Viewer;
 use crate::tasks::Tasks;
+use crate::viewer::Viewer;
 
 /// Whose authority ends: those who match all that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

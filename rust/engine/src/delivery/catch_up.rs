@@ -18,12 +18,12 @@ use crate::delivery::mailbox::{End, Mailbox};
 use crate::delivery::resolver::{Call, ClassKey};
 use crate::delivery::subscription::{Subscription, Ticket};
 use crate::engine::Engine;
+use crate::error::Module;
 use crate::error::Rejection;
 use crate::event::{Event, Offset, Position};
 use crate::graphql::project::Source;
 use crate::graphql::schema::Kind;
 use crate::matching::index::Verdict;
-use crate::security::Module;
 
 /// Results that may wait in the mailbox while the past is read.
 const AHEAD: usize = 16;

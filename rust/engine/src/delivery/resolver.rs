@@ -21,9 +21,9 @@ use crate::graphql::project::Source;
 use crate::graphql::schema::Field;
 use crate::limits::Limits;
 use crate::operators::metrics::{DropReason, Metrics};
-use crate::security::Viewer;
 use crate::tasks::{Tasks, UnderWay};
 use crate::value::{Object, Value};
+use crate::viewer::Viewer;
 
 /// Calls user code. All functions are called under locks: they must only queue what they were given and return.
 pub trait Resolver: Send + Sync {

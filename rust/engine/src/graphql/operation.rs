@@ -18,9 +18,9 @@ use crate::graphql::introspection;
 use crate::graphql::plan::{Plan, Refuse};
 use crate::graphql::schema::{Field, Schema};
 use crate::limits::Limits;
-use crate::security::Viewer;
 use crate::security::fields::{self, Guard, decide};
 use crate::value::{Object, Value};
+use crate::viewer::Viewer;
 
 /// Documents kept, and about how many bytes of memory they may take.
 const MAX_DOCUMENTS: usize = 1_000;

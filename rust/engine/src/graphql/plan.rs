@@ -14,11 +14,11 @@ use apollo_compiler::{Name, Node};
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
+use crate::error::Refusal;
 use crate::error::{GraphQLError, Rejection, code};
 use crate::graphql::coerce;
 use crate::graphql::document::Positions;
 use crate::graphql::schema::Schema;
-use crate::security::Refusal;
 use crate::security::fields::Guard;
 use crate::value::{Object, Value};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::accounts::quota::Rate;
-use crate::security::Viewer;
+use crate::viewer::Viewer;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

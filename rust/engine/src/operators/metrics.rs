@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::bus::Status;
-use crate::security::Module;
+use crate::error::Module;
 use crate::value::{Object, Value};
 
 /// Why a message was lost.

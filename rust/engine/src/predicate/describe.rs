@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::{Constant, Operand, Path, Predicate, Presence, Scope, Test, Tree};
 use crate::event::Event;
-use crate::security::Viewer;
 use crate::value::Value;
+use crate::viewer::Viewer;
 
 /// A value in a text is cut after this many characters.
 const LONGEST: usize = 200;

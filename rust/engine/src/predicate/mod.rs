@@ -27,8 +27,8 @@ pub(crate) use compare::{Constant, Side, Test, Truth};
 pub(crate) use describe::shown;
 
 use crate::event::Event;
-use crate::security::Viewer;
 use crate::value::Value;
+use crate::viewer::Viewer;
 
 mod compare;
 mod describe;

@@ -6,7 +6,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Decision, Module, Refusal, Viewer};
+use super::Decision;
+use crate::error::{Module, Refusal};
+use crate::viewer::Viewer;
 
 /// One thing that a guard asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,10 +5,11 @@ use apollo_compiler::Node;
 use apollo_compiler::schema::{ExtendedType, InputValueDefinition, Type};
 use serde::Deserialize;
 
-use super::{Decision, Viewer};
+use super::Decision;
 use crate::graphql::schema::Schema;
 use crate::predicate::{self, Constant, OperandKind, Test};
 use crate::value::Value;
+use crate::viewer::Viewer;
 
 /// A rule as it was declared: an argument by Python names, and a field of the viewer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -11,15 +11,16 @@ use crate::accounts::revocation::{Authorisation, Registered, Revocable, Revocati
 use crate::delivery::mailbox::{End, Notify, Outbox, Taken};
 use crate::delivery::subscription::Subscription;
 use crate::engine::{Engine, Phase, Settled, Start, Started};
+use crate::error::Refusal;
 use crate::error::{GraphQLError, Rejection};
 use crate::graphql::operation::Request;
 use crate::operators::audit;
 use crate::operators::metrics::{DropReason, Ended};
-use crate::security::{Refusal, Viewer};
 use crate::sessions::connection::extensions;
 use crate::sessions::protocol::{self, Resume};
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
+use crate::viewer::Viewer;
 
 /// What a message looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::error::GraphQLError;
+pub use failure::{GraphQLError, PathStep};
+
+mod failure;
 
 /// Members of an object in the order in which they were given. Its hashes are seeded: clients choose the keys.
 pub type Object = IndexMap<Box<str>, Value, RandomState>;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::graphql::schema::{Declaration, SchemaInput};
-use crate::security::Viewer;
 use crate::security::fields::refusal;
+use crate::viewer::Viewer;
 
 pub(crate) const SDL: &str = r#"
     directive @guarded on FIELD_DEFINITION

@@ -10,10 +10,10 @@ use crate::accounts::quota::{Accounts, Reached, Seat};
 use crate::accounts::revocation::{Revocable, Revocation};
 use crate::operators::audit;
 use crate::operators::metrics::Ended;
-use crate::security::Viewer;
 use crate::sessions::protocol::{Action, Close};
 use crate::tasks::Tasks;
 use crate::value::Value;
+use crate::viewer::Viewer;
 
 /// What an auth handler has to judge.
 #[derive(Debug)]

@@ -21,10 +21,10 @@ use crate::error::{Rejection, errors_json};
 use crate::graphql::operation::Request;
 use crate::operators::audit;
 use crate::operators::metrics::{Counted, DropReason, Ended};
-use crate::security::Viewer;
 use crate::sessions::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
+use crate::viewer::Viewer;
 
 pub use authority::{Answer, Question};
 

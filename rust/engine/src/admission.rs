@@ -9,13 +9,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::error::Rejection;
-use crate::error::{Module, Refusal};
+use crate::error::{Module, Refusal, Rejection};
 use crate::event::{Audience, Event};
-use crate::graphql::operation::{Asked, Documents, Operation, Request};
-use crate::graphql::schema::{Kind, Schema};
+use crate::graphql::{Asked, Documents, Kind, Operation, Request, Schema};
 use crate::limits::Limits;
-use crate::matching::index::{Condition, Verdict};
+use crate::matching::{Condition, Verdict};
 use crate::predicate::Predicate;
 use crate::security::{Decision, federation, fields, tenant};
 use crate::viewer::Viewer;

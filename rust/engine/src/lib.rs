@@ -15,6 +15,7 @@ pub mod graphql;
 pub mod limits;
 pub mod matching;
 pub mod operators;
+pub mod parts;
 pub mod predicate;
 pub mod security;
 pub mod sessions;

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use fraiseql_subs_engine::accounts::revocation::Revocation;
+use fraiseql_subs_engine::accounts::Revocation;
 use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus, Page, Published, Receiver, Status, Watched};
-use fraiseql_subs_engine::delivery::mailbox::Notify;
-use fraiseql_subs_engine::delivery::resolver::{Call, Generation, Resolver};
-use fraiseql_subs_engine::engine::{Engine, Parts};
+use fraiseql_subs_engine::delivery::{Call, Generation, Notify, Resolver};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
-use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::graphql::{Schema, SchemaInput};
 use fraiseql_subs_engine::operators::audit;
-use fraiseql_subs_engine::sessions::connection::{Connection, Offer, Outgoing};
+use fraiseql_subs_engine::parts::Parts;
 use fraiseql_subs_engine::sessions::protocol::Frame;
+use fraiseql_subs_engine::sessions::{Connection, Offer, Outgoing, Sessions};
 use fraiseql_subs_engine::value::Value;
 use fraiseql_subs_engine::viewer::Viewer;
 use parking_lot::Mutex;
@@ -109,7 +108,7 @@ impl Resolver for Silent {
 
 struct House {
     bus: Arc<Distant>,
-    engine: Arc<Engine>,
+    sessions: Arc<Sessions>,
     connection: Arc<Connection>,
 }
 
@@ -131,11 +130,11 @@ impl House {
             watched: Mutex::default(),
         });
         let parts = Parts::new(schema.unwrap(), bus.clone(), limits(), false, Arc::new(Silent));
-        let engine = Engine::new(parts, Arc::new(Silent), tokio::runtime::Handle::current());
-        engine.start().await.unwrap();
+        let sessions = Sessions::new(parts, Arc::new(Silent), tokio::runtime::Handle::current());
+        sessions.start().await.unwrap();
         let connection =
-            Connection::open(&engine, Arc::new(Silent), Offer { introspection: false, authenticates: false });
-        let house = House { bus, engine, connection };
+            Connection::open(&sessions, Arc::new(Silent), Offer { introspection: false, authenticates: false });
+        let house = House { bus, sessions, connection };
         let question = house.connection.receive(Frame::Text(r#"{"type":"connection_init"}"#)).unwrap();
         house.connection.answered(question.number, Ok(Viewer::default()));
         assert_eq!(house.sent().len(), 1);
@@ -182,7 +181,7 @@ impl House {
             previous: None,
             position: Position::default(),
         };
-        assert!(matches!(self.engine.publish(vec![event]), Ok(Published::Now)));
+        assert!(matches!(self.sessions.engine.publish(vec![event]), Ok(Published::Now)));
         self.settle().await;
     }
 

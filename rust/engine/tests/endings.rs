@@ -7,16 +7,13 @@ mod limits;
 use std::sync::{Arc, OnceLock};
 
 use fraiseql_subs_engine::bus::MemoryBus;
-use fraiseql_subs_engine::delivery::mailbox::Notify;
-use fraiseql_subs_engine::delivery::resolver::{Call, Generation, Resolver};
-use fraiseql_subs_engine::engine::{Engine, Parts};
+use fraiseql_subs_engine::delivery::{Call, Generation, Notify, Resolver};
+use fraiseql_subs_engine::engine::Resume;
 use fraiseql_subs_engine::error::Rejection;
-use fraiseql_subs_engine::graphql::operation::Request;
-use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::graphql::{Request, Schema, SchemaInput};
 use fraiseql_subs_engine::operators::audit;
-use fraiseql_subs_engine::sessions::connection::{Connection, Offer};
-use fraiseql_subs_engine::sessions::protocol::Resume;
-use fraiseql_subs_engine::sessions::stream::{Ask, Framing, OpenError, Stream};
+use fraiseql_subs_engine::parts::Parts;
+use fraiseql_subs_engine::sessions::{Ask, Connection, Framing, Offer, OpenError, Sessions, Stream};
 use fraiseql_subs_engine::value::Value;
 use fraiseql_subs_engine::viewer::Viewer;
 use serde_json::json;
@@ -25,15 +22,15 @@ use limits::limits;
 
 /// Stops the engine from another thread while a generator is being started.
 #[derive(Default)]
-struct Stopper(OnceLock<Arc<Engine>>);
+struct Stopper(OnceLock<Arc<Sessions>>);
 
 impl Resolver for Stopper {
     fn call(&self, _call: Call) {}
 
     fn generate(&self, _generation: Arc<Generation>) {
-        let engine = self.0.get().unwrap();
+        let sessions = self.0.get().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| runtime().block_on(engine.stop(false)));
+            scope.spawn(|| runtime().block_on(sessions.stop(false)));
         });
     }
 
@@ -61,7 +58,7 @@ impl audit::Writer for Unread {
     fn warn(&self, _text: String) {}
 }
 
-fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc<Engine> {
+fn sessions(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc<Sessions> {
     let declarations = json!([{ "field": "numbers", "function": "app.numbers", "kind": "generator" }]);
     let schema = Schema::build(SchemaInput {
         sdl: "type Query { _empty: Boolean } type Subscription { numbers: Int }".into(),
@@ -70,17 +67,17 @@ fn engine(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> Arc
     });
     let bus = Arc::new(MemoryBus::new(0));
     let parts = Parts::new(schema.unwrap(), bus, limits(), false, Arc::new(Unread));
-    let engine = Engine::new(parts, resolver, runtime.handle().clone());
-    runtime.block_on(engine.start()).unwrap();
-    engine
+    let sessions = Sessions::new(parts, resolver, runtime.handle().clone());
+    runtime.block_on(sessions.start()).unwrap();
+    sessions
 }
 
 #[test]
 fn a_stop_in_the_middle_of_a_subscribe_leaves_no_reader_behind() {
     let runtime = runtime();
     let resolver = Arc::new(Stopper::default());
-    let engine = engine(resolver.clone(), &runtime);
-    let _ = resolver.0.set(engine.clone());
+    let sessions = sessions(resolver.clone(), &runtime);
+    let _ = resolver.0.set(sessions.clone());
     let ask = Ask {
         request: Request {
             query: "subscription { numbers }",
@@ -93,18 +90,18 @@ fn a_stop_in_the_middle_of_a_subscribe_leaves_no_reader_behind() {
         connection_id: None,
         framing: Framing::Next,
         resume: Resume::No,
-        authorisation: engine.parts.revocations.begin(),
+        authorisation: sessions.engine.parts.revocations.begin(),
     };
-    let refused = Stream::open(&engine, &ask, Arc::new(Silent)).err();
+    let refused = Stream::open(&sessions, &ask, Arc::new(Silent)).err();
     assert!(matches!(refused, Some(OpenError::Rejected(Rejection::Stopped))), "{refused:?}");
-    assert!(engine.parts.metrics.prometheus().contains("fraiseql_subs_subscriptions 0"));
+    assert!(sessions.engine.parts.metrics.prometheus().contains("fraiseql_subs_subscriptions 0"));
 }
 
 #[test]
 fn a_socket_that_is_gone_leaves_no_alarm_behind() {
     let runtime = runtime();
-    let engine = engine(Arc::new(Stopper::default()), &runtime);
-    let connection = Connection::open(&engine, Arc::new(Silent), OFFER);
+    let sessions = sessions(Arc::new(Stopper::default()), &runtime);
+    let connection = Connection::open(&sessions, Arc::new(Silent), OFFER);
     assert_eq!(
         Arc::weak_count(&connection),
         3,

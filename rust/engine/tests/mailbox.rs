@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
-use fraiseql_subs_engine::delivery::mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
+use fraiseql_subs_engine::delivery::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
 use fraiseql_subs_engine::limits::Overflow;
-use fraiseql_subs_engine::operators::metrics::{DropReason, Metrics};
+use fraiseql_subs_engine::operators::{DropReason, Metrics};
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;
 

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use cases::config;
 use chrono::DateTime;
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::matching::index::{Condition, Index, Verdict, Withheld};
+use fraiseql_subs_engine::matching::{Condition, Index, Verdict, Withheld};
 use fraiseql_subs_engine::predicate::{Bound, Expr, OperandKind, Predicate};
 use fraiseql_subs_engine::security::federation::{Sources, intersect};
 use fraiseql_subs_engine::value::Value;

@@ -40,8 +40,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fraiseql_subs_engine::engine::Resume;
 use fraiseql_subs_engine::sessions::protocol::{
-    Action, Close, Frame, Protocol, Resume, Settings, Subscribe, complete, error, next,
+    Action, Close, Frame, Protocol, Settings, Subscribe, complete, error, next,
 };
 use fraiseql_subs_engine::value::Value;
 use proptest::prelude::*;

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use fraiseql_subs_engine::delivery::resolver::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
+use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::graphql::plan::Reads;
-use fraiseql_subs_engine::graphql::schema::Field;
+use fraiseql_subs_engine::graphql::{Field, Reads};
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::prelude::*;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::Utc;
-use fraiseql_subs_engine::accounts::revocation::Revocation;
+use fraiseql_subs_engine::accounts::Revocation;
 use fraiseql_subs_engine::bus::{BusError, Published, Status};
-use fraiseql_subs_engine::engine::{Engine, Parts, Phase};
-use fraiseql_subs_engine::graphql::operation::Request;
-use fraiseql_subs_engine::graphql::schema::{Schema as EngineSchema, SchemaError, SchemaInput};
+use fraiseql_subs_engine::engine::Phase;
+use fraiseql_subs_engine::graphql::{Request, Schema as EngineSchema, SchemaError, SchemaInput};
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operators::audit;
-use fraiseql_subs_engine::sessions::connection::Offer;
+use fraiseql_subs_engine::parts::Parts;
+use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
 use fraiseql_subs_engine::viewer::Viewer;
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ impl<'py> IntoPyObject<'py> for Connected {
 
 /// One run, from the first entry to the last exit.
 pub(crate) struct Run {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) sessions: Arc<Sessions>,
     /// The process that it runs in; a forked child has none of its threads.
     process: u32,
     pub(crate) home: Arc<Bridge>,
@@ -161,9 +161,9 @@ impl Core {
         *self.trail.home.lock() = Some(home.clone());
         let port = Port::new(home.clone(), self.functions.clone());
         let parts = Parts { bus: self.buses.own(py)?, ..self.parts.clone() };
-        let engine = Engine::new(parts, port, runtime()?.handle().clone());
+        let sessions = Sessions::new(parts, port, runtime()?.handle().clone());
         let run = Run {
-            engine: engine.clone(),
+            sessions: sessions.clone(),
             process: std::process::id(),
             home,
             bridges: Mutex::default(),
@@ -172,15 +172,15 @@ impl Core {
         let inherited = self.run.lock().replace(Arc::new(run));
         // A forked child has no part in its parent's run, and must not end it: their descriptors are the same.
         std::mem::forget(inherited);
-        future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(engine.start().await)) })
+        future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(sessions.start().await)) })
     }
 
     /// Stops, after draining where that is asked for; the future is done when nothing is left. It goes on when nobody waits for it
     /// any more. A second stop takes the place of the first.
     fn stop<'py>(&self, py: Python<'py>, drain: bool) -> PyResult<Bound<'py, PyAny>> {
         let run = self.running(py)?;
-        let engine = run.engine.clone();
-        let stopping = runtime()?.spawn(async move { engine.stop(drain).await });
+        let sessions = run.sessions.clone();
+        let stopping = runtime()?.spawn(async move { sessions.stop(drain).await });
         let earlier = run.stopping.lock().replace(stopping.abort_handle());
         if let Some(earlier) = earlier {
             earlier.abort();
@@ -341,7 +341,7 @@ impl Core {
     ) -> PyResult<(usize, Bound<'py, PyAny>)> {
         let text = |text: Option<&str>| text.map(Arc::from);
         let (user_id, tenant_id, connection_id) = (text(user_id), text(tenant_id), text(connection_id));
-        let (ended, done) = self.running(py)?.engine.revoke(Revocation { user_id, tenant_id, connection_id });
+        let (ended, done) = self.running(py)?.sessions.revoke(Revocation { user_id, tenant_id, connection_id });
         Ok((ended, future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(done.await)) })?))
     }
 
@@ -370,7 +370,7 @@ impl Core {
 
     /// Ends a subscription; returns whether it existed.
     fn complete(&self, py: Python<'_>, subscription_id: &str, connection_id: Option<&str>) -> PyResult<bool> {
-        Ok(self.running(py)?.engine.complete(subscription_id, connection_id))
+        Ok(self.running(py)?.sessions.complete(subscription_id, connection_id))
     }
 
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -414,7 +414,7 @@ impl Core {
     fn observe(&self, py: Python<'_>) -> PyResult<(Option<Phase>, Status)> {
         let run = self.run.lock().clone();
         // A forked child has no part in its parent's run.
-        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.engine.phase());
+        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.sessions.engine.phase());
         let mut status = self.buses.own(py)?.status();
         status.connected &= phase.is_some();
         self.parts.metrics.observe(&status);

@@ -1,10 +1,10 @@
 //! The one place where the engine's errors become Python exceptions.
 
 use fraiseql_subs_engine::bus::BusError;
-use fraiseql_subs_engine::engine::PublishError;
 use fraiseql_subs_engine::error::{GraphQLError, Rejection, code};
-use fraiseql_subs_engine::graphql::schema::SchemaError;
-use fraiseql_subs_engine::sessions::stream::OpenError;
+use fraiseql_subs_engine::graphql::SchemaError;
+use fraiseql_subs_engine::parts::PublishError;
+use fraiseql_subs_engine::sessions::OpenError;
 use fraiseql_subs_engine::value::{Object, Value};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

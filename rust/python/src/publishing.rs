@@ -62,8 +62,10 @@ fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Arc<str>> {
 /// Gives events to the bus of a run.
 pub(crate) fn hand_over(py: Python<'_>, run: &Run, events: Vec<Event>) -> PyResult<Published> {
     let count = events.len();
-    let published =
-        run.home.publishing(py, || run.engine.publish(events))?.map_err(|error| errors::publish(py, &error))?;
+    let published = run
+        .home
+        .publishing(py, || run.sessions.engine.publish(events))?
+        .map_err(|error| errors::publish(py, &error))?;
     if matches!(published, Published::Now) {
         run.home.published(count);
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use fraiseql_subs_engine::error::{GraphQLError, code};
-use fraiseql_subs_engine::graphql::plan::{Leaf, ReadField, ReadObject, ReadType};
+use fraiseql_subs_engine::graphql::{Leaf, ReadField, ReadObject, ReadType};
 use fraiseql_subs_engine::value::{Object, Value};
 use pyo3::exceptions::{PyAttributeError, PyBaseException};
 use pyo3::prelude::*;

@@ -9,9 +9,9 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
-use fraiseql_subs_engine::delivery::mailbox::Notify;
-use fraiseql_subs_engine::sessions::connection::{Connection, Offer, Outgoing, Question};
+use fraiseql_subs_engine::delivery::Notify;
 use fraiseql_subs_engine::sessions::protocol::{Close, Frame};
+use fraiseql_subs_engine::sessions::{Connection, Offer, Outgoing, Question};
 use fraiseql_subs_engine::tasks::UnderWay;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;
@@ -204,7 +204,7 @@ impl Socket {
             has_left: AtomicBool::new(false),
         });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
-        let connection = Connection::open(&run.engine, waker, offer);
+        let connection = Connection::open(&run.sessions, waker, offer);
         let _ = writer.connection.set(connection);
         // What was to be sent before the writer knew its connection.
         writer.bridge.push(writer.clone());

@@ -5,13 +5,13 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use fraiseql_subs_engine::accounts::revocation::Authorisation;
-use fraiseql_subs_engine::delivery::mailbox::Notify;
-use fraiseql_subs_engine::engine::Settled;
+use fraiseql_subs_engine::accounts::Authorisation;
+use fraiseql_subs_engine::delivery::Notify;
+use fraiseql_subs_engine::delivery::Settled;
+use fraiseql_subs_engine::engine::Resume;
 use fraiseql_subs_engine::error::Rejection;
-use fraiseql_subs_engine::graphql::operation::Request;
-use fraiseql_subs_engine::sessions::protocol::Resume;
-use fraiseql_subs_engine::sessions::stream::{Ask as EngineAsk, Delivery, Framing, Stream};
+use fraiseql_subs_engine::graphql::Request;
+use fraiseql_subs_engine::sessions::{Ask as EngineAsk, Delivery, Framing, Stream};
 use fraiseql_subs_engine::value::Value;
 use fraiseql_subs_engine::viewer::Viewer;
 use parking_lot::Mutex;
@@ -143,7 +143,7 @@ impl Subscription {
             authorisation,
         };
         let waker = Arc::new(Waker(Arc::downgrade(&self.reader)));
-        let (stream, settled) = Stream::open(&run.engine, &ask, waker).map_err(|error| errors::open(py, &error))?;
+        let (stream, settled) = Stream::open(&run.sessions, &ask, waker).map_err(|error| errors::open(py, &error))?;
         let _ = self.reader.run.set(Arc::downgrade(&run));
         let _ = self.reader.stream.set(stream);
         Ok(settled)

@@ -186,7 +186,7 @@ impl Tally {
 
 /// Tokio's clock, which tests can stop.
 #[derive(Clone, Copy, Debug)]
-pub struct TokioClock;
+pub(super) struct TokioClock;
 
 impl Clock for TokioClock {
     type Instant = Instant;

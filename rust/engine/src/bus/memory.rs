@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched};
-use crate::accounts::revocation::Revocation;
+use crate::accounts::Revocation;
 use crate::event::{Event, Offset, Position};
 
 /// Events of this process, with an optional history for each channel.

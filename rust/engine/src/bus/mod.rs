@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accounts::revocation::Revocation;
+use crate::accounts::Revocation;
 use crate::event::{Event, Offset, Position};
 
 mod memory;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::accounts::revocation::Revocation;
+use crate::accounts::Revocation;
 use crate::event::{Audience, Event, Position};
 use crate::value::{MAX_NESTING, Object, Value, write_string};
 

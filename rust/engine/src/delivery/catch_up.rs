@@ -11,19 +11,17 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use super::dispatcher::Dispatcher;
+use super::group::{self, ProjectedResult};
+use super::mailbox::{End, Mailbox};
+use super::resolver::{Call, ClassKey};
+use super::subscription::{Subscription, Ticket};
 use crate::admission::Admission;
 use crate::bus::{BoxFuture, BusError, Watched};
-use crate::delivery::group::{self, ProjectedResult};
-use crate::delivery::mailbox::{End, Mailbox};
-use crate::delivery::resolver::{Call, ClassKey};
-use crate::delivery::subscription::{Subscription, Ticket};
-use crate::engine::Engine;
-use crate::error::Module;
-use crate::error::Rejection;
+use crate::error::{Module, Rejection};
 use crate::event::{Event, Offset, Position};
-use crate::graphql::project::Source;
-use crate::graphql::schema::Kind;
-use crate::matching::index::Verdict;
+use crate::graphql::{Kind, Source};
+use crate::matching::Verdict;
 
 /// Results that may wait in the mailbox while the past is read.
 const AHEAD: usize = 16;
@@ -42,28 +40,28 @@ pub(crate) struct Arriving {
 /// Says when it is live or reads the past, or why it is not; nothing, where it has ended meanwhile.
 pub type Settled = oneshot::Receiver<Result<(), Rejection>>;
 
-/// Takes it as far as it gets without waiting. What is left goes on by itself, until the subscription ends; `None`: it has arrived.
-pub(crate) fn start(arriving: Arriving) -> Result<Option<Settled>, Rejection> {
-    let engine = arriving.ticket.engine.clone();
-    let _runtime = engine.runtime.enter();
-    let subscription = arriving.subscription.clone();
-    let (settle, mut settled) = oneshot::channel();
-    let mut journey: BoxFuture<'static, ()> = Box::pin(arriving.run(settle));
-    if journey.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
-        let task = engine.runtime.spawn(journey);
-        subscription.set_on_the_way(task.abort_handle());
-    }
-    match settled.try_recv() {
-        Ok(outcome) => outcome.map(|()| None),
-        Err(_) => Ok(Some(settled)),
-    }
-}
-
 impl Arriving {
+    /// Takes it as far as it gets without waiting. What is left goes on by itself, until the subscription ends; `None`: it has arrived.
+    pub(crate) fn start(self) -> Result<Option<Settled>, Rejection> {
+        let dispatcher = self.ticket.dispatcher.clone();
+        let _runtime = dispatcher.runtime.enter();
+        let subscription = self.subscription.clone();
+        let (settle, mut settled) = oneshot::channel();
+        let mut journey: BoxFuture<'static, ()> = Box::pin(self.run(settle));
+        if journey.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending {
+            let task = dispatcher.runtime.spawn(journey);
+            subscription.set_on_the_way(task.abort_handle());
+        }
+        match settled.try_recv() {
+            Ok(outcome) => outcome.map(|()| None),
+            Err(_) => Ok(Some(settled)),
+        }
+    }
+
     async fn run(self, settle: oneshot::Sender<Result<(), Rejection>>) {
         let Arriving { subscription, ticket, watched, from } = self;
         let mut settle = Some(settle);
-        let outcome = match since(&ticket.engine, watched).await {
+        let outcome = match since(&ticket.dispatcher, watched).await {
             Err(rejection) => Err(rejection),
             Ok(since) => match from {
                 None => {
@@ -87,12 +85,12 @@ impl Arriving {
 }
 
 /// Since when the channel is handed over, once it is.
-async fn since(engine: &Engine, watched: Watched) -> Result<Offset, Rejection> {
+async fn since(dispatcher: &Dispatcher, watched: Watched) -> Result<Offset, Rejection> {
     let live = match watched {
         Watched::Now(since) => return Ok(since),
         Watched::Later(live) => live,
     };
-    let bus = &engine.parts.bus;
+    let bus = &dispatcher.bus;
     tokio::time::timeout(bus.patience(), live).await.map_err(|_| {
         let reason = bus.status().last_error.unwrap_or_else(|| "the channel could not be watched in time".to_owned());
         Rejection::BusUnavailable(reason)
@@ -107,12 +105,12 @@ async fn read(
     after: Position,
     settle: &mut Option<oneshot::Sender<Result<(), Rejection>>>,
 ) -> Result<(), Rejection> {
-    let Ticket { admission, channel, engine } = ticket;
+    let Ticket { admission, channel, dispatcher } = ticket;
     let mailbox = &subscription.mailbox;
-    let past = channel.past(&engine.shelf);
+    let past = channel.past(&dispatcher.shelf);
     let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
         .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
-    let mut turn = Turn { turns: &engine.shelf.turns, mailbox, permit: None };
+    let mut turn = Turn { turns: &dispatcher.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
     if !past.reaches(after) {
         turn.take().await;
@@ -125,18 +123,18 @@ async fn read(
     while !subscription.join(ticket, since, Some(cursor.offset)) {
         turn.take().await;
         let excerpt = past.read(cursor).await?;
-        for past in excerpt.events.iter().filter(|past| is_for(engine, admission, &past.event)) {
+        for past in excerpt.events.iter().filter(|past| is_for(dispatcher, admission, &past.event)) {
             turn.room().await;
             if class.is_some() {
                 // A function may take its time.
                 turn.give_up();
             }
-            let make = || result(engine, admission, &past.event);
+            let make = || result(dispatcher, admission, &past.event);
             let Some(result) = past.result(&admission.operation.plan, class.as_ref(), make).await else {
                 return Ok(());
             };
             turn.take().await;
-            result.push_paced_to(mailbox, &engine.shared.metrics);
+            result.push_paced_to(mailbox, &dispatcher.shared.metrics);
         }
         cursor.offset = excerpt.through;
         tokio::task::yield_now().await;
@@ -180,9 +178,9 @@ impl Turn<'_> {
 }
 
 /// Whether the subscription would have heard of this event, under today's rights.
-fn is_for(engine: &Engine, admission: &Admission, event: &Event) -> bool {
+fn is_for(dispatcher: &Dispatcher, admission: &Admission, event: &Event) -> bool {
     let verdict = admission.judge(event);
-    let metrics = &engine.parts.metrics;
+    let metrics = &dispatcher.shared.metrics;
     match verdict {
         Verdict::Sources => metrics.filtered(Module::Sources, 1),
         Verdict::Rows => metrics.filtered(Module::Rows, 1),
@@ -192,9 +190,9 @@ fn is_for(engine: &Engine, admission: &Admission, event: &Event) -> bool {
 }
 
 /// The result of a past event; `None`: nobody waits for it any more.
-async fn result(engine: &Engine, admission: &Admission, event: &Arc<Event>) -> Option<ProjectedResult> {
+async fn result(dispatcher: &Dispatcher, admission: &Admission, event: &Arc<Event>) -> Option<ProjectedResult> {
     let Admission { operation, viewer, .. } = admission;
-    let shared = &engine.shared;
+    let shared = &dispatcher.shared;
     let position = Some(event.position);
     if operation.field.declaration.kind == Kind::Passthrough {
         return Some(group::result(&operation.plan, Source::Passthrough(&event.data), position, shared));

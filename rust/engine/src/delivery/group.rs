@@ -11,17 +11,16 @@ use chrono::Utc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::delivery::mailbox::{Body, Mailbox};
-use crate::delivery::resolver::{ResolveClass, Shared};
+use super::mailbox::{Body, Mailbox};
+use super::resolver::{ResolveClass, Shared};
 use crate::error::{GraphQLError, code, errors_json};
 use crate::event::{Event, Position};
-use crate::graphql::plan::Plan;
-use crate::graphql::project::{Source, project};
-use crate::matching::index::Condition;
-use crate::operators::metrics::{DropReason, Metrics};
+use crate::graphql::{Plan, Source, project};
+use crate::matching::Condition;
+use crate::operators::{DropReason, Metrics};
 
 /// Subscriptions with one condition.
-pub struct Group {
+pub(crate) struct Group {
     /// Their condition.
     pub condition: Condition,
     classes: Mutex<Vec<Class>>,
@@ -51,12 +50,12 @@ impl Class {
 
 impl Group {
     /// A group without members.
-    pub fn new(condition: Condition) -> Arc<Group> {
+    pub(super) fn new(condition: Condition) -> Arc<Group> {
         Arc::new(Group { condition, classes: Mutex::default() })
     }
 
     /// Adds a member.
-    pub fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
+    pub(super) fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
         let mut classes = self.classes.lock();
         if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
             mailbox.place.store(class.members.len(), Relaxed);
@@ -70,7 +69,7 @@ impl Group {
     }
 
     /// Removes a member; returns whether the group is empty now.
-    pub fn leave(&self, mailbox: &Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
+    pub(super) fn leave(&self, mailbox: &Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
         let mut classes = self.classes.lock();
         if let Some(at) = classes.iter().position(|class| class.is(plan, resolve)) {
             let members = &mut classes[at].members;
@@ -89,7 +88,7 @@ impl Group {
     }
 
     /// Hands an event to the resolve classes of its members, each once, and its passthrough members their results.
-    pub fn receive(
+    pub(super) fn receive(
         self: &Arc<Self>,
         event: &Event,
         results: &mut Results<'_>,
@@ -113,14 +112,14 @@ impl Group {
     }
 
     /// Delivers the results of an event to those members of a resolve class that heard of it.
-    pub fn deliver(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, results: &mut Results<'_>) {
+    pub(super) fn deliver(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, results: &mut Results<'_>) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
             class.deliver(event, results);
         }
     }
 
     /// Every member of a resolve class that heard of an event, which does not go on.
-    pub fn each(
+    pub(super) fn each(
         &self,
         resolve: Option<&Arc<ResolveClass>>,
         event: &Event,
@@ -135,12 +134,17 @@ impl Group {
     }
 
     /// Every member.
-    pub fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
+    pub(super) fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
         self.classes.lock().iter().flat_map(|class| class.members.iter()).for_each(visit);
     }
 
     /// The plans of a resolve class's members.
-    pub fn each_plan(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, mut visit: impl FnMut(&Arc<Plan>)) {
+    pub(super) fn each_plan(
+        &self,
+        resolve: Option<&Arc<ResolveClass>>,
+        event: &Event,
+        mut visit: impl FnMut(&Arc<Plan>),
+    ) {
         for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
             if class.members.iter().any(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan);
@@ -184,7 +188,7 @@ impl Class {
 }
 
 /// The results of one event, projected once for each plan.
-pub struct Results<'a> {
+pub(super) struct Results<'a> {
     event: &'a Event,
     source: Source<'a>,
     shared: &'a Shared,
@@ -193,7 +197,7 @@ pub struct Results<'a> {
 
 impl<'a> Results<'a> {
     /// Nothing is projected yet.
-    pub fn new(event: &'a Event, source: Source<'a>, shared: &'a Shared) -> Results<'a> {
+    pub(super) fn new(event: &'a Event, source: Source<'a>, shared: &'a Shared) -> Results<'a> {
         Results { event, source, shared, done: Vec::new() }
     }
 
@@ -209,26 +213,26 @@ impl<'a> Results<'a> {
 
 /// A result that is ready to be queued.
 #[derive(Clone)]
-pub struct ProjectedResult {
+pub(crate) struct ProjectedResult {
     body: Arc<Body>,
     too_large: bool,
 }
 
 impl ProjectedResult {
     /// Queues it.
-    pub fn push_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
+    pub(super) fn push_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
         self.count(metrics);
         mailbox.push(self.body.clone());
     }
 
     /// Queues it where its maker has waited for room.
-    pub fn push_paced_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
+    pub(super) fn push_paced_to(&self, mailbox: &Arc<Mailbox>, metrics: &Metrics) {
         self.count(metrics);
         mailbox.push_paced(self.body.clone());
     }
 
     /// The length of the result.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.body.json.len()
     }
 
@@ -240,7 +244,7 @@ impl ProjectedResult {
 }
 
 /// Projects a result; one that is too large becomes an error.
-pub fn result(plan: &Plan, source: Source<'_>, position: Option<Position>, shared: &Shared) -> ProjectedResult {
+pub(super) fn result(plan: &Plan, source: Source<'_>, position: Option<Position>, shared: &Shared) -> ProjectedResult {
     let projected = project(plan, source, shared.limits.max_result_bytes);
     let too_large = projected.is_err();
     let json = projected.unwrap_or_else(|_| {

@@ -21,11 +21,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::accounts::quota::EventRate;
+use crate::accounts::EventRate;
 use crate::error::GraphQLError;
 use crate::event::{Offset, Position};
 use crate::limits::{Limits, Overflow};
-use crate::operators::metrics::{DropReason, Metrics, Queued};
+use crate::operators::{DropReason, Metrics, Queued};
 
 /// One result, made once and shared by all who receive it.
 #[derive(Debug)]

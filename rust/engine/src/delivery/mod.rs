@@ -1,9 +1,25 @@
-//! Who hears of an event.
+//! Who hears of an event, and how it reaches them. In come events, as the bus hands them over, and subscriptions that were admitted; out go
+//! results, in the mailboxes of those who read. On the way: channels and their tenants' topics, groups with one condition, classes that
+//! share a call, mailboxes that are bounded; and the past, for those who catch up.
+//!
+//! It uses matching, the plans and projections of graphql, admissions, buses, rates and metrics. It knows neither connections nor
+//! protocols: a reader is whoever takes from an outbox.
+//!
+//! One circle of files: a group offers an event to its resolve classes, and a class delivers its outcomes to the groups that heard.
 
-pub(crate) mod catch_up;
-pub mod group;
-pub mod mailbox;
-pub(crate) mod past;
-pub mod resolver;
-pub mod subscription;
-pub(crate) mod topics;
+mod catch_up;
+mod dispatcher;
+mod group;
+mod mailbox;
+mod past;
+mod resolver;
+mod subscription;
+mod topics;
+
+pub(crate) use catch_up::Arriving;
+pub use catch_up::Settled;
+pub(crate) use dispatcher::Dispatcher;
+pub use mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
+pub use resolver::{Call, ClassKey, Generation, Outcome, Resolver, Watcher};
+pub use subscription::Subscription;
+pub(crate) use subscription::Ticket;

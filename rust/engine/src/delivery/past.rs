@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::group::ProjectedResult;
+use super::resolver::ClassKey;
 use crate::bus::{BusError, EventBus, Page};
-use crate::delivery::group::ProjectedResult;
-use crate::delivery::resolver::ClassKey;
 use crate::event::{Event, Offset, Position};
-use crate::graphql::plan::Plan;
+use crate::graphql::Plan;
 
 /// Events that are read of the bus at once.
 const FETCH: usize = 256;

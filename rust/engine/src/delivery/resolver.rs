@@ -11,16 +11,13 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::delivery::group::{self, Group, Results};
-use crate::delivery::mailbox::{End, Mailbox};
+use super::group::{self, Group, Results};
+use super::mailbox::{End, Mailbox};
 use crate::error::{GraphQLError, code};
 use crate::event::Event;
-use crate::graphql::operation::Operation;
-use crate::graphql::plan::{Plan, Reads};
-use crate::graphql::project::Source;
-use crate::graphql::schema::Field;
+use crate::graphql::{Field, Operation, Plan, Reads, Source};
 use crate::limits::Limits;
-use crate::operators::metrics::{DropReason, Metrics};
+use crate::operators::{DropReason, Metrics};
 use crate::tasks::{Tasks, UnderWay};
 use crate::value::{Object, Value};
 use crate::viewer::Viewer;
@@ -185,7 +182,7 @@ impl ClassKey {
 }
 
 /// Those who share the calls of one function.
-pub struct ResolveClass {
+pub(crate) struct ResolveClass {
     /// What they have in common.
     pub key: Arc<ClassKey>,
     field: Arc<Field>,
@@ -243,7 +240,7 @@ struct Slot {
 
 impl ResolveClass {
     /// A class that nothing waits in.
-    pub fn new(
+    pub(super) fn new(
         key: Arc<ClassKey>,
         operation: &Operation,
         watcher: Option<Watcher>,
@@ -255,7 +252,7 @@ impl ResolveClass {
     }
 
     /// Takes an event that these groups hear of, or drops it where too many wait.
-    pub fn offer(self: &Arc<Self>, event: &Arc<Event>, groups: Vec<Arc<Group>>) {
+    pub(super) fn offer(self: &Arc<Self>, event: &Arc<Event>, groups: Vec<Arc<Group>>) {
         let limits = &self.shared.limits;
         let mut state = self.state.lock();
         let waiting = state.slots.len() - state.started;
@@ -305,7 +302,7 @@ impl ResolveClass {
     }
 
     /// Everybody has left: what waits is dropped, what runs is cancelled.
-    pub fn abandon(&self) {
+    pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         state.abandoned = true;
         state.waiting_bytes = 0;

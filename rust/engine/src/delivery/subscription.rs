@@ -4,23 +4,22 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::accounts::quota::Shares;
+use super::dispatcher::Dispatcher;
+use super::group::Group;
+use super::mailbox::{End, Mailbox};
+use super::resolver::{ClassKey, Generation, ResolveClass};
+use super::topics::Channel;
+use crate::accounts::Shares;
 use crate::admission::Admission;
-use crate::delivery::group::Group;
-use crate::delivery::mailbox::{End, Mailbox};
-use crate::delivery::resolver::{ClassKey, Generation, ResolveClass};
-use crate::delivery::topics::Channel;
-use crate::engine::Engine;
 use crate::event::Offset;
-use crate::graphql::plan::Plan;
-use crate::graphql::schema::Kind;
-use crate::operators::metrics::{Counted, Ended};
+use crate::graphql::{Kind, Plan};
+use crate::operators::{Counted, Ended};
 
 /// A live subscription. It ends by [`Subscription::close`], at the latest when it is dropped.
 pub struct Subscription {
     /// Its queue.
     pub mailbox: Arc<Mailbox>,
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) place: Mutex<Place>,
     /// What it takes of what is counted and limited, until it ends: whoever feeds it may let go of it later.
     pub(crate) held: Mutex<Option<(Counted, Shares)>>,
@@ -51,12 +50,12 @@ pub(crate) struct Ticket {
     pub(crate) admission: Admission,
     /// Kept until this is dropped.
     pub(crate) channel: Arc<Channel>,
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.engine.channels.release(&self.channel);
+        self.dispatcher.channels.release(&self.channel);
     }
 }
 
@@ -78,7 +77,7 @@ impl Subscription {
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);
-            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.engine.shared.clone()), 0);
+            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.dispatcher.shared.clone()), 0);
             let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
             *users += 1;
             class.clone()
@@ -137,13 +136,13 @@ impl Subscription {
     fn retire(&self, how: Ended) {
         let held = self.held.lock().take();
         if held.is_some() {
-            self.engine.parts.metrics.ended(how);
+            self.dispatcher.shared.metrics.ended(how);
         }
         let place = std::mem::replace(&mut *self.place.lock(), Place::Nowhere);
         match place {
             Place::Nowhere => {}
             Place::OnTheWay(task) => task.abort(),
-            Place::Generating(generation) => self.engine.shared.resolver.abandon(generation.abandon_key),
+            Place::Generating(generation) => self.dispatcher.shared.resolver.abandon(generation.abandon_key),
             Place::Live { channel, tenant, group, plan, resolve } => {
                 self.leave(&channel, tenant.as_ref(), &group, &plan, resolve.as_ref());
             }
@@ -178,7 +177,7 @@ impl Subscription {
         if topic.index.is_empty() {
             state.topics.remove(&tenant);
         }
-        self.engine.channels.forget_if_unused(channel, &mut state);
+        self.dispatcher.channels.forget_if_unused(channel, &mut state);
     }
 }
 

@@ -6,13 +6,13 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::group::{Group, Results};
+use super::past::{Past, Shelf};
+use super::resolver::{ClassKey, ResolveClass, Shared};
 use crate::bus::{EventBus, Watched};
-use crate::delivery::group::{Group, Results};
-use crate::delivery::past::{Past, Shelf};
-use crate::delivery::resolver::{ClassKey, ResolveClass, Shared};
 use crate::event::{Audience, Event, Offset};
-use crate::graphql::project::Source;
-use crate::matching::index::{Index, Withheld};
+use crate::graphql::Source;
+use crate::matching::{Index, Withheld};
 
 /// The channels that somebody listens to; the bus watches these.
 pub(crate) struct Channels {

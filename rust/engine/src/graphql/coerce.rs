@@ -12,10 +12,11 @@ use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::schema::{ExtendedType, FieldDefinition, InputObjectType, InputValueDefinition, Type};
 use apollo_compiler::{Name, Node};
 
+use super::input::Input;
+use super::positions::Positions;
+use super::scalar;
+use super::schema::Schema;
 use crate::error::{GraphQLError, PathStep, code};
-use crate::graphql::document::Positions;
-use crate::graphql::scalar;
-use crate::graphql::schema::Schema;
 use crate::value::{Object, Value};
 
 /// More errors than these are not collected.
@@ -23,7 +24,7 @@ const MAX_ERRORS: usize = 50;
 
 /// [CoerceVariableValues](https://spec.graphql.org/October2021/#CoerceVariableValues()): by GraphQL name; a variable that
 /// is not given and has no default stays absent.
-pub fn variables(
+pub(super) fn variables(
     schema: &Schema,
     operation: &Operation,
     document: &ExecutableDocument,
@@ -63,7 +64,7 @@ pub fn variables(
 
 /// [CoerceArgumentValues](https://spec.graphql.org/October2021/#CoerceArgumentValues()) of a field that stands at
 /// `Type.field`: by Python name. `document` is asked for places when something is wrong.
-pub fn arguments(
+pub(super) fn arguments(
     schema: &Schema,
     definition: &FieldDefinition,
     coordinate: &str,
@@ -168,13 +169,6 @@ fn finish(
         error
     };
     Err(errors.into_iter().map(located).collect())
-}
-
-/// What comes in: JSON of a request, or a literal of a document or of the schema.
-#[derive(Clone, Copy)]
-pub(crate) enum Input<'a> {
-    Json(&'a Value),
-    Literal(&'a Node<ast::Value>),
 }
 
 struct Problem {
@@ -353,102 +347,6 @@ impl Problem {
             text.push('\'');
         }
         text + "; " + &self.reason
-    }
-}
-
-impl<'a> Input<'a> {
-    fn location(self) -> Option<SourceSpan> {
-        match self {
-            Input::Json(_) => None,
-            Input::Literal(literal) => literal.location(),
-        }
-    }
-
-    fn variable(self) -> Option<&'a Name> {
-        match self {
-            Input::Json(_) => None,
-            Input::Literal(literal) => literal.as_variable(),
-        }
-    }
-
-    fn is_null(self) -> bool {
-        match self {
-            Input::Json(value) => value.is_null(),
-            Input::Literal(literal) => literal.is_null(),
-        }
-    }
-
-    fn enum_name(self) -> Option<&'a str> {
-        match self {
-            Input::Json(value) => value.as_str(),
-            Input::Literal(literal) => literal.as_enum().map(Name::as_str),
-        }
-    }
-
-    fn items(self) -> Option<Vec<Input<'a>>> {
-        match self {
-            Input::Json(Value::List(items)) => Some(items.iter().map(Input::Json).collect()),
-            Input::Json(_) => None,
-            Input::Literal(literal) => Some(literal.as_list()?.iter().map(Input::Literal).collect()),
-        }
-    }
-
-    fn members(self) -> Option<Vec<(&'a str, Input<'a>)>> {
-        match self {
-            Input::Json(value) => {
-                let members = value.as_object()?.iter();
-                Some(members.map(|(name, value)| (&**name, Input::Json(value))).collect())
-            }
-            Input::Literal(literal) => {
-                let members = literal.as_object()?.iter();
-                Some(members.map(|(name, value)| (name.as_str(), Input::Literal(value))).collect())
-            }
-        }
-    }
-
-    /// The JSON that a literal stands for where nothing says what is expected.
-    fn untyped(self, variables: &Object) -> Value {
-        let literal = match self {
-            Input::Json(value) => return value.clone(),
-            Input::Literal(literal) => literal,
-        };
-        match &**literal {
-            ast::Value::Null => Value::Null,
-            ast::Value::Enum(name) => Value::string(name.as_str()),
-            ast::Value::Variable(name) => variables.get(name.as_str()).cloned().unwrap_or_default(),
-            ast::Value::String(text) => Value::string(text.as_str()),
-            ast::Value::Float(number) => crate::value::number(number.as_str()),
-            ast::Value::Int(number) => crate::value::number(number.as_str()),
-            ast::Value::Boolean(flag) => Value::Bool(*flag),
-            ast::Value::List(items) => {
-                let items = items.iter().map(|item| Input::Literal(item).untyped(variables));
-                Value::List(items.collect())
-            }
-            ast::Value::Object(members) => {
-                let given = members
-                    .iter()
-                    .filter(|(_, value)| value.as_variable().is_none_or(|name| variables.contains_key(name.as_str())));
-                let members =
-                    given.map(|(name, value)| (name.as_str().into(), Input::Literal(value).untyped(variables)));
-                Value::Object(members.collect())
-            }
-        }
-    }
-
-    /// The value in a message: JSON as Python shows it, a literal as it was written; cut where it is long.
-    fn show(self) -> String {
-        const LONGEST: usize = 200;
-        let mut text = String::new();
-        match self {
-            Input::Json(value) => scalar::write_python(value, LONGEST, &mut text),
-            Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
-        }
-        if text.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
-            text.push('…');
-        }
-        text
     }
 }
 

@@ -8,9 +8,9 @@ use apollo_compiler::schema::{Component, ExtendedType, FieldDefinition, InputVal
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node, introspection};
 
+use super::positions::Positions;
+use super::schema::Schema;
 use crate::error::{GraphQLError, Rejection, code};
-use crate::graphql::document::Positions;
-use crate::graphql::schema::Schema;
 use crate::value::{Object, Value};
 
 /// No field takes fewer bytes: `"a":1,`.

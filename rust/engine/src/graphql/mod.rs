@@ -1,11 +1,36 @@
-//! What is asked for.
+//! What is asked for. In comes SDL with declarations, once, and then documents with variables; out go operations that are valid,
+//! coerced and compiled, and results projected to bytes. The files are chapters of the specification: the type system ([`Schema`]), a
+//! document, coercion, an operation, its plan, the projection of a value, introspection.
+//!
+//! It uses values, errors, limits, predicates, security's guards and scopes, and channel templates. It knows no channel, queue or
+//! connection, and runs no function.
+//!
+//! Two circles of files: a schema coerces its defaults (`coerce`), which needs the schema's types, and builds its fields (`field`),
+//! which are checked against them.
 
-pub mod coerce;
-pub(crate) mod document;
-pub(crate) mod introspection;
-pub mod operation;
-pub mod plan;
-pub mod project;
-pub(crate) mod scalar;
-pub mod schema;
-pub(crate) mod sdl;
+mod coerce;
+mod document;
+mod field;
+mod guards;
+mod input;
+mod introspection;
+mod names;
+mod operation;
+mod plan;
+mod planner;
+mod positions;
+mod project;
+mod reads;
+mod scalar;
+mod schema;
+mod sdl;
+mod shown;
+
+pub use field::{Declaration, Field, Kind};
+pub(crate) use operation::Asked;
+pub use operation::{Documents, Operation, Request};
+pub use plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
+pub use project::{Source, TooLarge, project};
+pub use reads::{ReadField, ReadObject, ReadType, Reads};
+pub use schema::{Schema, SchemaInput};
+pub use sdl::SchemaError;

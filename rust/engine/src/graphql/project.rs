@@ -3,16 +3,16 @@
 //! It completes values as the specification says ([spec](https://spec.graphql.org/October2021/#sec-Value-Completion)) and
 //! words its errors like graphql-core. Fields are completed one after the other: where a null propagates, the rest of that
 //! object or list is not looked at, what was already written of it is cut off, and errors already found are kept. It knows
-//! neither schema nor document (see [`crate::graphql::plan`]), and it runs no user code.
+//! neither schema nor document (see [`super::plan`]), and it runs no user code.
 //!
 //! On the good path nothing is allocated but the text itself.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::plan::{Leaf, Plan, PlannedField, PlannedType, Selection, Shape};
+use super::shown::{python_float, write_python};
 use crate::error::{GraphQLError, PathStep, code};
-use crate::graphql::plan::{Leaf, Plan, PlannedField, PlannedType, Selection, Shape};
-use crate::graphql::scalar::write_python;
 use crate::value::{Value, write_float, write_string};
 
 /// What the root field gave.
@@ -20,7 +20,7 @@ use crate::value::{Value, write_float, write_string};
 pub enum Source<'a> {
     /// An event's `data`: members are looked up by Python name, then by GraphQL name.
     Passthrough(&'a Value),
-    /// What was read of a function's result (see [`crate::graphql::plan::Reads`]): members are looked up by slot.
+    /// What was read of a function's result (see [`super::plan::Reads`]): members are looked up by slot.
     Read(&'a Value),
     /// The field failed.
     Failed(&'a GraphQLError),
@@ -320,18 +320,6 @@ fn is_json(value: &Value) -> bool {
         Value::Object(members) => members.values().all(is_json),
         Value::Failed(_) => false,
         _ => true,
-    }
-}
-
-/// A float as Python prints it; Rust's own form differs in its exponent and in NaN.
-fn python_float(number: f64) -> String {
-    let text = format!("{number:?}");
-    match text.split_once('e') {
-        Some((digits, exponent)) => match exponent.strip_prefix('-') {
-            Some(exponent) => format!("{digits}e-{exponent:0>2}"),
-            None => format!("{digits}e+{exponent:0>2}"),
-        },
-        None => text.to_lowercase(),
     }
 }
 

@@ -3,8 +3,8 @@
 use apollo_compiler::ast;
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
-use crate::graphql::coerce::Input;
-use crate::value::{Value, write_float};
+use super::input::Input;
+use crate::value::Value;
 
 /// The scalars of the specification.
 pub(crate) const BUILT_IN: [&str; 5] = ["Int", "Float", "String", "Boolean", "ID"];
@@ -164,49 +164,4 @@ fn clock(time: NaiveTime, zone: Option<FixedOffset>) -> Option<String> {
     let format = if time.nanosecond() < 1_000 { "%H:%M:%S" } else { "%H:%M:%S%.6f" };
     let zone = zone.map_or_else(String::new, |zone| zone.to_string());
     Some(time.format(format).to_string() + &zone)
-}
-
-/// Appends a value as Python would show it, up to about `longest` bytes.
-pub(crate) fn write_python(value: &Value, longest: usize, out: &mut String) {
-    if out.len() > longest {
-        return;
-    }
-    match value {
-        Value::Null | Value::Failed(_) => out.push_str("None"),
-        Value::Bool(flag) => out.push_str(if *flag { "True" } else { "False" }),
-        Value::Int(_) | Value::Number(_) => value.write_json(out),
-        Value::Float(number) => write_float(*number, out),
-        Value::String(text) => quote(text, longest, out),
-        Value::List(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate().take(longest) {
-                out.push_str(if at > 0 { ", " } else { "" });
-                write_python(item, longest, out);
-            }
-            out.push(']');
-        }
-        Value::Object(members) => {
-            out.push('{');
-            for (at, (name, member)) in members.iter().enumerate().take(longest) {
-                out.push_str(if at > 0 { ", " } else { "" });
-                quote(name, longest, out);
-                out.push_str(": ");
-                write_python(member, longest, out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-fn quote(text: &str, longest: usize, out: &mut String) {
-    let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    out.push(mark);
-    for letter in text.chars().take(longest + 1) {
-        if letter == mark || letter == '\\' || letter.is_control() {
-            out.extend(letter.escape_default());
-        } else {
-            out.push(letter);
-        }
-    }
-    out.push(mark);
 }

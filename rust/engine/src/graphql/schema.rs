@@ -1,5 +1,4 @@
-//! The schema: SDL, and the functions declared for its subscription fields. All that can be wrong with a declaration is
-//! said here, when it is built; from then on documents are validated against it (`operation`), arguments coerced to it
+//! The schema: SDL, and the functions declared for its subscription fields. From when it is built documents are validated against it (`operation`), arguments coerced to it
 //! (`coerce`), selections compiled against it (`plan`). It knows neither clients nor events.
 
 use std::borrow::Cow;
@@ -7,20 +6,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use apollo_compiler::collections::HashMap as ApolloMap;
-use apollo_compiler::schema::{ExtendedType, FieldDefinition, Implementers, InputValueDefinition, Type};
+use apollo_compiler::schema::{ExtendedType, Implementers, InputValueDefinition};
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node};
 use indexmap::IndexMap;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Deserialize;
 
-use crate::graphql::coerce;
-use crate::graphql::sdl::{self, Restricted};
-use crate::limits::Overflow;
-use crate::matching::channel::ChannelTemplate;
-use crate::predicate::{Expr, OperandKind, Predicate};
+use super::coerce;
+use super::field::{Declaration, Field};
+use super::names::{camel_case, snake_case};
+use super::sdl::{self, SchemaError};
 use crate::security::fields::Guard;
-use crate::security::scope::{Scope, ScopeInput};
 use crate::value::{Object, Value};
 
 /// What a schema is built from.
@@ -40,61 +37,6 @@ pub struct SchemaInput {
     pub requires: HashMap<String, Guard>,
 }
 
-/// One function that was declared with `@subscription`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Declaration {
-    /// The field of the subscription type.
-    pub field: String,
-    /// The function's qualified name, for messages.
-    pub function: String,
-    /// The channel's template, whose placeholders are Python argument names: `orders:{order_id}`.
-    pub channel: String,
-    /// Event types that the field is about; `None` is any.
-    pub event_types: Option<Vec<String>>,
-    /// Which events the subscription is about.
-    #[serde(rename = "where")]
-    pub where_: Option<Expr>,
-    /// Which of them the viewer may see.
-    pub rows: Option<Expr>,
-    /// How the function runs.
-    pub kind: Kind,
-    /// Whether it is called with `info`, so that its result may differ from viewer to viewer.
-    pub takes_info: bool,
-    /// What arguments must equal of the viewer.
-    pub scope: Vec<ScopeInput>,
-    /// What the field asks of its viewers.
-    pub requires: Option<Guard>,
-    /// The only services whose events the field is about; `None` is any.
-    pub sources: Option<Vec<String>>,
-    /// Seconds that one call may take, in place of the limit.
-    pub timeout: Option<f64>,
-    /// In place of the limit.
-    pub overflow: Option<Overflow>,
-    /// In place of the limit.
-    pub events_per_second: Option<f64>,
-}
-
-/// How a function runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Not at all: the event's data is the result.
-    Passthrough,
-    /// On the event loop.
-    #[default]
-    Async,
-    /// In a worker thread.
-    Sync,
-    /// One async generator for each subscription.
-    Generator,
-}
-
-/// Why a schema cannot be built, in words that name function, field and what was expected.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SchemaError(pub String);
-
 /// A valid [type system](https://spec.graphql.org/October2021/#sec-Type-System) with a function behind every
 /// subscription field.
 #[derive(Debug)]
@@ -105,33 +47,12 @@ pub struct Schema {
     pub sdl: String,
     /// The fields of the subscription type.
     pub fields: IndexMap<Arc<str>, Arc<Field>, FxBuildHasher>,
-    implementers: ApolloMap<Name, Implementers>,
+    pub(super) implementers: ApolloMap<Name, Implementers>,
     python_names: HashMap<String, String>,
     /// By coordinate: `Type.field` and `Type`.
-    guards: HashMap<String, Guard>,
+    pub(super) guards: HashMap<String, Guard>,
     defaults: FxHashMap<String, Value>,
-    root: Name,
-}
-
-/// A field of the subscription type with its function, compiled once.
-#[derive(Debug)]
-pub struct Field {
-    /// The position among the declarations: how the resolver knows the function.
-    pub index: usize,
-    /// The GraphQL name.
-    pub name: Arc<str>,
-    /// The field as the type system has it.
-    pub definition: Node<FieldDefinition>,
-    /// What was declared.
-    pub declaration: Declaration,
-    /// Where its events are published; `None` for a generator, which finds its events itself.
-    pub channel: Option<ChannelTemplate>,
-    /// Which events the subscription is about.
-    pub where_: Option<Predicate>,
-    /// Which of them the viewer may see.
-    pub rows: Option<Predicate>,
-    /// What arguments must equal of the viewer.
-    pub scope: Vec<Scope>,
+    pub(super) root: Name,
 }
 
 impl Schema {
@@ -282,7 +203,7 @@ impl Schema {
         ])
     }
 
-    fn root_fields(&self) -> impl Iterator<Item = &Name> {
+    pub(super) fn root_fields(&self) -> impl Iterator<Item = &Name> {
         self.graphql.get_object(&self.root).into_iter().flat_map(|object| object.fields.keys())
     }
 
@@ -343,196 +264,6 @@ impl Schema {
         }
         Ok(())
     }
-
-    /// Brings each guard to every place where it holds.
-    fn fill_guards(&mut self, requires: &HashMap<String, Guard>, restricted: &Restricted) -> Result<(), SchemaError> {
-        for (coordinate, guard) in requires {
-            let unknown = || SchemaError(format!("requires: there is no field {coordinate}, expected Type.field"));
-            let (type_name, field) = coordinate.split_once('.').ok_or_else(unknown)?;
-            // The root type is `Subscription` to Python, whatever the SDL calls it.
-            let is_root = type_name == "Subscription" && !self.graphql.types.contains_key(type_name);
-            let type_name = if is_root { self.root.clone() } else { Name::new(type_name).map_err(|_| unknown())? };
-            self.graphql.type_field(&type_name, field).map_err(|_| unknown())?;
-            self.guard_field(&type_name, field, guard);
-        }
-        for (type_name, field, guard) in &restricted.fields {
-            self.guard_field(type_name, field, guard);
-        }
-        for (type_name, guard) in &restricted.types {
-            for name in self.behind(type_name) {
-                self.add_guard(name.to_string(), guard);
-            }
-        }
-        if !restricted.types.is_empty() {
-            self.guard_what_gives_types();
-        }
-        Ok(())
-    }
-
-    /// A field that gives a guarded type is guarded itself, and so are the fields of a guarded root.
-    fn guard_what_gives_types(&mut self) {
-        let graphql = self.graphql.clone();
-        for object in graphql.types.values().filter_map(ExtendedType::as_object) {
-            for field in object.fields.values() {
-                let given = self.guards.get(field.ty.inner_named_type().as_str()).cloned();
-                let own = self.guards.get(object.name.as_str()).filter(|_| object.name == self.root).cloned();
-                for guard in given.iter().chain(&own) {
-                    self.add_guard(format!("{}.{}", object.name, field.name), guard);
-                }
-            }
-        }
-    }
-
-    fn guard_field(&mut self, type_name: &Name, field: &str, guard: &Guard) {
-        for name in self.behind(type_name) {
-            self.add_guard(format!("{name}.{field}"), guard);
-        }
-    }
-
-    /// A type, and every type that implements it.
-    fn behind(&self, type_name: &Name) -> Vec<Name> {
-        let implementers = self.implementers.get(type_name);
-        let names = implementers.into_iter().flat_map(|types| types.objects.iter().chain(&types.interfaces));
-        names.chain([type_name]).cloned().collect()
-    }
-
-    /// Adds to what is asked for already.
-    fn add_guard(&mut self, coordinate: String, guard: &Guard) {
-        let known = self.guards.entry(coordinate);
-        known.and_modify(|first| *first = first.and(guard)).or_insert_with(|| guard.clone());
-    }
-}
-
-impl Field {
-    fn build(schema: &Schema, index: usize, declaration: Declaration) -> Result<Field, SchemaError> {
-        let root = &schema.root;
-        let wrong = |problem: String| {
-            SchemaError(format!("{} ({root}.{}): {problem}", declaration.function, declaration.field))
-        };
-        let definition = schema.graphql.type_field(root, &declaration.field).ok();
-        // Introspection fields have no function.
-        let definition = definition.filter(|_| !declaration.field.starts_with("__")).ok_or_else(|| {
-            let names: Vec<&str> = schema.root_fields().map(Name::as_str).collect();
-            wrong(format!("there is no such field, expected one of {}", names.join(", ")))
-        })?;
-        let argument = |name: &str| {
-            let coordinate = |argument: &InputValueDefinition| format!("{root}.{}.{}", definition.name, argument.name);
-            let found = |argument: &&Node<InputValueDefinition>| schema.python_name(&coordinate(argument)) == name;
-            definition.arguments.iter().find(found)
-        };
-        let is_generator = declaration.kind == Kind::Generator;
-        let filters = [
-            ("channel", !declaration.channel.is_empty()),
-            ("event_types", declaration.event_types.is_some()),
-            ("where", declaration.where_.is_some()),
-            ("rows", declaration.rows.is_some()),
-            ("sources", declaration.sources.is_some()),
-            ("timeout", declaration.timeout.is_some()),
-            ("events_per_second", declaration.events_per_second.is_some()),
-        ];
-        if let Some((name, _)) = filters.iter().find(|(_, given)| is_generator && *given) {
-            return Err(wrong(format!("a generator takes no {name}")));
-        }
-        let channel = if is_generator {
-            None
-        } else {
-            Some(ChannelTemplate::parse(&declaration.channel, schema, &argument).map_err(wrong)?)
-        };
-        if declaration.kind == Kind::Passthrough
-            && let Some(coordinate) = schema.reachable_arguments(definition.ty.inner_named_type())
-        {
-            return Err(wrong(format!(
-                "a passthrough cannot give {coordinate}, which takes arguments: expected a function, or fields without arguments"
-            )));
-        }
-        let kind = |name: &str, path: &[String]| schema.operand_kind(argument(name)?, path);
-        let compile = |expr: &Option<Expr>, what: &str| {
-            let compiled = expr.as_ref().map(|expr| Predicate::compile(expr, &kind)).transpose();
-            compiled.map_err(|problem| wrong(format!("{what}: {problem}")))
-        };
-        let scope = declaration.scope.iter().map(|rule| Scope::compile(rule, schema, &argument));
-        let scope = scope.collect::<Result<_, _>>().map_err(|problem| wrong(format!("scope: {problem}")))?;
-        Ok(Field {
-            index,
-            name: declaration.field.as_str().into(),
-            definition: definition.node.clone(),
-            channel,
-            where_: compile(&declaration.where_, "where")?,
-            rows: compile(&declaration.rows, "rows")?,
-            scope,
-            declaration,
-        })
-    }
-}
-
-impl Schema {
-    /// The first field with arguments that a value of this type may lead to.
-    fn reachable_arguments(&self, type_name: &str) -> Option<String> {
-        let (mut seen, mut open) = (FxHashSet::default(), vec![type_name.to_owned()]);
-        while let Some(name) = open.pop() {
-            if !seen.insert(name.clone()) {
-                continue;
-            }
-            for object in self.possible_types(&name).iter().filter_map(|name| self.graphql.get_object(name)) {
-                seen.insert(object.name.to_string());
-                for field in object.fields.values() {
-                    if !field.arguments.is_empty() {
-                        return Some(format!("{}.{}", object.name, field.name));
-                    }
-                    open.push(field.ty.inner_named_type().to_string());
-                }
-            }
-        }
-        None
-    }
-
-    /// How an argument, or what a path of Python names leads to below it, compares in a predicate.
-    fn operand_kind(&self, argument: &InputValueDefinition, path: &[String]) -> Option<OperandKind> {
-        let mut ty: &Type = &argument.ty;
-        let mut path = path.iter();
-        loop {
-            match self.graphql.types.get(ty.inner_named_type())? {
-                ExtendedType::InputObject(input) => {
-                    let Some(step) = path.next() else {
-                        return Some(OperandKind::Json);
-                    };
-                    let python_name = |name: &Name| self.python_name(&format!("{}.{name}", input.name));
-                    let found = input.fields.values().find(|field| python_name(&field.name) == step.as_str());
-                    // There is no way through a list.
-                    ty = &found.filter(|_| !ty.is_list())?.ty;
-                }
-                ExtendedType::Scalar(scalar) => return OperandKind::of_scalar(&scalar.name, path.next().is_some()),
-                _ => return path.next().is_none().then_some(OperandKind::Json),
-            }
-        }
-    }
-}
-
-/// `orderId` and `OrderID` are `order_id`.
-fn camel_case(name: &str) -> String {
-    let mut parts = name.split('_').filter(|part| !part.is_empty());
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |camel, part| {
-        let (head, tail) = part.split_at(part.chars().next().map_or(0, char::len_utf8));
-        camel + &head.to_uppercase() + tail
-    })
-}
-
-pub(crate) fn snake_case(name: &str) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    let mut snake = String::new();
-    for (at, letter) in letters.iter().enumerate() {
-        let before = at.checked_sub(1).map(|at| letters[at]);
-        let starts = |before: char| {
-            let next_is_small = letters.get(at + 1).is_some_and(char::is_ascii_lowercase);
-            before != '_' && (!before.is_ascii_uppercase() || next_is_small)
-        };
-        if letter.is_ascii_uppercase() && before.is_some_and(starts) {
-            snake.push('_');
-        }
-        snake.push(letter.to_ascii_lowercase());
-    }
-    snake
 }
 
 #[cfg(test)]

@@ -16,8 +16,12 @@ use apollo_compiler::validation::{DiagnosticData, DiagnosticList, Valid};
 use apollo_compiler::{Name, Node, Schema};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::graphql::schema::SchemaError;
 use crate::security::fields::Guard;
+
+/// Why a schema cannot be built, in words that name function, field and what was expected.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SchemaError(pub String);
 
 /// Parses and validates; what the user may leave out is added, and what restricts access is told apart.
 pub(crate) fn parse(mut sdl: String) -> Result<(String, Valid<Schema>, Restricted), SchemaError> {

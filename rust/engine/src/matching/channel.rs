@@ -1,11 +1,7 @@
 //! The channel that a subscription listens to: a template with placeholders for arguments, checked when the schema is built, filled in
 //! when a subscription starts.
 
-use apollo_compiler::Node;
-use apollo_compiler::schema::{ExtendedType, InputValueDefinition};
-
 use crate::error::{Rejection, code};
-use crate::graphql::schema::Schema;
 use crate::value::Value;
 
 /// A channel's name with placeholders for arguments.
@@ -16,12 +12,17 @@ pub struct ChannelTemplate {
     rest: Box<str>,
 }
 
+/// What a placeholder has to know of its argument.
+pub(crate) struct Placeholder {
+    /// Whether it always has a value that is a scalar or an enum.
+    pub(crate) is_scalar: bool,
+    /// Its type, for messages.
+    pub(crate) ty: String,
+}
+
 impl ChannelTemplate {
-    pub(crate) fn parse<'a>(
-        text: &str,
-        schema: &Schema,
-        argument: &dyn Fn(&str) -> Option<&'a Node<InputValueDefinition>>,
-    ) -> Result<ChannelTemplate, String> {
+    /// Reads a template. `argument` knows the arguments by Python name.
+    pub(crate) fn parse(text: &str, argument: &dyn Fn(&str) -> Option<Placeholder>) -> Result<ChannelTemplate, String> {
         if text.is_empty() || text.contains(char::is_control) {
             return Err("expected a channel that is not empty and holds no control character".into());
         }
@@ -32,8 +33,7 @@ impl ChannelTemplate {
                 return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
             }
             let found = argument(name).ok_or_else(|| format!("channel \"{text}\": there is no argument \"{name}\""))?;
-            let is_leaf = schema.graphql.types.get(found.ty.inner_named_type()).is_some_and(ExtendedType::is_leaf);
-            if !is_leaf || found.ty.is_list() || !(found.ty.is_non_null() || found.default_value.is_some()) {
+            if !found.is_scalar {
                 return Err(format!(
                     "channel \"{text}\": argument \"{name}\" is {}, expected a non-null scalar",
                     found.ty

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::event::Event;
-use crate::predicate::{Bound, Constant, OperandKind, Path, Side, Term, Test, Tree};
+use crate::predicate::{Bound, Constant, OperandKind, Path, Side, Term, Test, Tree, Truth};
 use crate::security::federation::Sources;
 use crate::security::rows;
 use crate::value::Value;
@@ -39,7 +39,7 @@ struct Parts {
 
 /// The parts of an `&`, those first that the key of the index proves.
 #[derive(Debug)]
-pub(crate) struct Conjuncts {
+struct Conjuncts {
     parts: Box<[Tree<Term>]>,
     proved: usize,
 }
@@ -167,9 +167,9 @@ impl Parts {
             Verdict::EventType
         } else if !self.sources.decide(event.source.as_deref()).is_allowed() {
             Verdict::Sources
-        } else if !self.where_.hold(event, keyed) {
+        } else if self.where_.judge(event, keyed) != Some(true) {
             Verdict::Where
-        } else if !rows::decide(&self.rows, event, keyed).is_allowed() {
+        } else if !rows::decide(self.rows.judge(event, keyed)).is_allowed() {
             Verdict::Rows
         } else {
             Verdict::Match
@@ -243,9 +243,10 @@ impl Conjuncts {
         self.proved = self.parts.iter().filter(|part| is_proved(part)).count();
     }
 
-    pub(crate) fn hold(&self, event: &Event, keyed: bool) -> bool {
+    /// What it says of an event; `keyed` spares what the key of the index has proved.
+    fn judge(&self, event: &Event, keyed: bool) -> Truth {
         let from = if keyed { self.proved } else { 0 };
-        self.parts[from..].iter().all(|part| part.judge(event) == Some(true))
+        Some(self.parts[from..].iter().all(|part| part.judge(event) == Some(true)))
     }
 }
 

@@ -1,4 +1,12 @@
-//! What an event is matched against.
+//! Who may hear of an event. In comes what one subscription asks, bound to its arguments and its viewer (a [`Condition`]), and then event
+//! after event; out go the groups whose condition an event fulfils, at the cost of what is found. Channel names stand here too: they
+//! are the first thing that is matched.
+//!
+//! It uses predicates, and asks security about sources and rows. It knows no schema, no queue and no function.
 
-pub(crate) mod channel;
-pub mod index;
+mod channel;
+mod index;
+
+pub use channel::ChannelTemplate;
+pub(crate) use channel::Placeholder;
+pub use index::{Condition, Index, Verdict, Withheld};

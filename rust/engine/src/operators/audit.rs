@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::accounts::quota::Rate;
+use crate::accounts::Rate;
 use crate::viewer::Viewer;
 
 /// What happened.

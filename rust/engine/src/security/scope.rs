@@ -1,12 +1,9 @@
 //! Variable scope: an argument must equal what the viewer has. It is decided on the coerced arguments, so that it does not matter
 //! whether a value came as a variable, a literal or a default, inside an input object or a list.
 
-use apollo_compiler::Node;
-use apollo_compiler::schema::{ExtendedType, InputValueDefinition, Type};
 use serde::Deserialize;
 
 use super::Decision;
-use crate::graphql::schema::Schema;
 use crate::predicate::{self, Constant, OperandKind, Test};
 use crate::value::Value;
 use crate::viewer::Viewer;
@@ -30,17 +27,16 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Checks that both sides exist; an error says which does not.
-    pub(crate) fn compile<'a>(
+    /// Checks that both sides exist; an error says which does not. `argument_kind` says how what stands at a path of Python names compares, through lists; `None` where there can be nothing.
+    pub(crate) fn compile(
         input: &ScopeInput,
-        schema: &'a Schema,
-        argument: &dyn Fn(&str) -> Option<&'a Node<InputValueDefinition>>,
+        argument_kind: &dyn Fn(&str, &[String]) -> Option<OperandKind>,
     ) -> Result<Scope, String> {
         let unknown = |what: &str, path: &[String]| format!("unknown {what} \"{}\"", path.join("."));
         let argument_kind = input
             .argument
             .split_first()
-            .and_then(|(name, path)| kind(schema, &argument(name)?.ty, path))
+            .and_then(|(name, path)| argument_kind(name, path))
             .ok_or_else(|| unknown("argument", &input.argument))?;
         let viewer_kind = input
             .viewer
@@ -81,21 +77,5 @@ fn all(value: &Value, path: &[String], holds: &dyn Fn(&Value) -> bool) -> bool {
         }
         (_, Some(_)) => false,
         (value, None) => holds(value),
-    }
-}
-
-/// How what stands at a path below an argument compares; `None` where there can be nothing.
-fn kind(schema: &Schema, ty: &Type, path: &[String]) -> Option<OperandKind> {
-    let name = ty.inner_named_type();
-    match (schema.graphql.types.get(name)?, path.split_first()) {
-        (ExtendedType::InputObject(input), Some((step, rest))) => {
-            let python_name = |field: &str| schema.python_name(&format!("{}.{field}", input.name));
-            let field = input.fields.values().find(|field| python_name(&field.name) == step.as_str())?;
-            kind(schema, &field.ty, rest)
-        }
-        // An object as a whole is no value that a viewer has.
-        (ExtendedType::InputObject(_), None) => None,
-        (ExtendedType::Scalar(scalar), path) => OperandKind::of_scalar(&scalar.name, path.is_some()),
-        (_, path) => path.is_none().then_some(OperandKind::Json),
     }
 }

@@ -1,5 +1,13 @@
-//! Those who read.
+//! Who reads: connections with their protocol, streams of this process, and the register of all of them ([`Sessions`]), which drains,
+//! stops and revokes. In come frames, answers of auth handlers, and time; out go frames, messages and closes.
+//!
+//! It owns an engine and uses what stands below it. It knows no socket and no HTTP: transports hand in and take out.
 
-pub mod connection;
+mod connection;
 pub mod protocol;
-pub mod stream;
+mod register;
+mod stream;
+
+pub use connection::{Answer, Connection, Offer, Outgoing, Question};
+pub use register::Sessions;
+pub use stream::{Ask, Delivery, Framing, OpenError, Stream};

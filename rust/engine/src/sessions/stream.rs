@@ -6,18 +6,17 @@ use std::time::Instant;
 use chrono::Utc;
 use parking_lot::Mutex;
 
-use crate::accounts::quota::{Accounts, Seat};
-use crate::accounts::revocation::{Authorisation, Registered, Revocable, Revocation};
-use crate::delivery::mailbox::{End, Notify, Outbox, Taken};
-use crate::delivery::subscription::Subscription;
-use crate::engine::{Engine, Phase, Settled, Start, Started};
-use crate::error::Refusal;
-use crate::error::{GraphQLError, Rejection};
-use crate::graphql::operation::Request;
+use super::connection::extensions;
+use super::protocol;
+use super::register::Sessions;
+use crate::accounts::{Accounts, Authorisation, Registered, Revocable, Revocation, Seat};
+use crate::delivery::{End, Notify, Outbox, Settled, Subscription, Taken};
+use crate::engine::Resume;
+use crate::engine::{Phase, Start, Started};
+use crate::error::{GraphQLError, Refusal, Rejection};
+use crate::graphql::Request;
 use crate::operators::audit;
-use crate::operators::metrics::{DropReason, Ended};
-use crate::sessions::connection::extensions;
-use crate::sessions::protocol::{self, Resume};
+use crate::operators::{DropReason, Ended};
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 use crate::viewer::Viewer;
@@ -62,7 +61,7 @@ pub enum OpenError {
 
 /// A live subscription of this process.
 pub struct Stream {
-    engine: Arc<Engine>,
+    sessions: Arc<Sessions>,
     outbox: Arc<Outbox>,
     key: (Option<Arc<str>>, Arc<str>),
     framing: Framing,
@@ -98,19 +97,19 @@ pub enum Delivery {
 impl Stream {
     /// Subscribes; from now on every event is seen, or from when it is settled on.
     pub fn open(
-        engine: &Arc<Engine>,
+        sessions: &Arc<Sessions>,
         ask: &Ask<'_>,
         notify: Arc<dyn Notify>,
     ) -> Result<(Arc<Stream>, Option<Settled>), OpenError> {
         let key = (ask.connection_id.clone(), ask.id.clone());
         if let Some(label) = &ask.connection_id
-            && engine.connections.contains_key(label)
+            && sessions.connections.contains_key(label)
         {
             return Err(OpenError::InUse(format!("connection_id {label:?} is a socket's")));
         }
         let stream = Arc::new(Stream {
-            engine: engine.clone(),
-            outbox: Outbox::new((&engine.parts.limits).into(), notify),
+            sessions: sessions.clone(),
+            outbox: Outbox::new((&sessions.engine.parts.limits).into(), notify),
             key: key.clone(),
             framing: ask.framing,
             viewer: ask.viewer.clone(),
@@ -118,16 +117,16 @@ impl Stream {
             state: Mutex::default(),
         });
         // The place is taken before anything is started, so that two opens under one id cannot both succeed.
-        match engine.streams.entry(key) {
+        match sessions.streams.entry(key) {
             dashmap::Entry::Occupied(_) => {
                 return Err(OpenError::InUse(format!("subscription_id {:?} is in use", ask.id)));
             }
             dashmap::Entry::Vacant(vacant) => drop(vacant.insert(stream.clone())),
         }
-        let started = engine.subscribe(&Start {
+        let started = sessions.engine.subscribe(&Start {
             request: Request { ..ask.request },
             viewer: &ask.viewer,
-            seat: &Seat::new(Accounts::of(&ask.viewer, None), &engine.parts.quotas.subscriptions),
+            seat: &Seat::new(Accounts::of(&ask.viewer, None), &sessions.engine.parts.quotas.subscriptions),
             id: &ask.id,
             resume: &ask.resume,
             outbox: &stream.outbox,
@@ -154,9 +153,9 @@ impl Stream {
         let label = ask.connection_id.as_ref();
         let mut state = stream.state.lock();
         state.subscription = Some(subscription);
-        state.under_way = Some(engine.readers.start());
-        state.registered = Some(engine.registry.register(engine.number(), Some(&ask.viewer), label, &revocable));
-        engine.timers.set(&mut state.alarm, stream.expires, timed);
+        state.under_way = Some(sessions.readers.start());
+        state.registered = Some(sessions.registry.register(sessions.number(), Some(&ask.viewer), label, &revocable));
+        sessions.timers.set(&mut state.alarm, stream.expires, timed);
         drop(state);
         // Asked when a revocation would find it: one that came before is in the log.
         if ask.authorisation.is_revoked(&ask.viewer, label.map(|label| &**label)) {
@@ -165,7 +164,7 @@ impl Stream {
             return Err(Rejection::Forbidden(Refusal::ended("revoked meanwhile")).into());
         }
         // A stop that began meanwhile may have passed by before there was anything to end.
-        if engine.phase() != Phase::Running {
+        if sessions.engine.phase() != Phase::Running {
             stream.end(Ended::Drained);
             return Err(Rejection::Stopped.into());
         }
@@ -191,7 +190,7 @@ impl Stream {
         };
         let (how, delivery) = match taken {
             Taken::Next { body, dropped, gap } => {
-                self.engine.parts.metrics.events_delivered.inc();
+                self.sessions.engine.parts.metrics.events_delivered.inc();
                 let extensions = extensions(&mailbox, &body, dropped, gap);
                 return Some(Delivery::Message(match self.framing {
                     Framing::Next => protocol::next(&mailbox.id, &body.json, extensions.as_deref()),
@@ -216,7 +215,7 @@ impl Stream {
     }
 
     fn note(&self, kind: audit::Kind, reason: &'static str) {
-        self.engine.parts.audit.note(kind, Some(&self.viewer), self.key.0.as_ref(), reason);
+        self.sessions.engine.parts.audit.note(kind, Some(&self.viewer), self.key.0.as_ref(), reason);
     }
 
     /// To be called before [`Stream::take`] is called until it gives `None`.
@@ -237,8 +236,8 @@ impl Stream {
             (state.subscription.take(), state.alarm.take(), state.registered.take())
         };
         drop(registered);
-        self.engine.timers.set(&mut alarm, None, Weak::<Stream>::new());
-        self.engine.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
+        self.sessions.timers.set(&mut alarm, None, Weak::<Stream>::new());
+        self.sessions.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
         subscription.map_or(0, |subscription| subscription.close(how))
     }
 
@@ -260,7 +259,7 @@ impl Stream {
     /// Gives up what draining has not delivered, and counts it. The reader, if there is one, finds the end.
     pub(crate) fn stop(&self) {
         let left = self.end(Ended::Drained);
-        self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
+        self.sessions.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
         self.outbox.signal();
     }
 }

@@ -6,12 +6,10 @@ use std::sync::{Arc, LazyLock};
 
 use chrono::DateTime;
 use fraiseql_subs_engine::admission::{Admission, Admitted, Gate};
-use fraiseql_subs_engine::delivery::resolver::ClassKey;
+use fraiseql_subs_engine::delivery::ClassKey;
 use fraiseql_subs_engine::error::Module;
 use fraiseql_subs_engine::error::{Rejection, code, errors_json};
-use fraiseql_subs_engine::graphql::operation::{Operation, Request};
-use fraiseql_subs_engine::graphql::project::{Source, project};
-use fraiseql_subs_engine::graphql::schema::{Schema, SchemaInput};
+use fraiseql_subs_engine::graphql::{Operation, Request, Schema, SchemaInput, Source, project};
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::value::Value;
 use fraiseql_subs_engine::viewer::Viewer;

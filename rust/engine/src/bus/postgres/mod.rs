@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched, wire};
-use crate::accounts::revocation::Revocation;
+use crate::accounts::Revocation;
 use crate::event::{Event, Offset, Position};
 use connect::{Dsn, Link};
 use install::SchemaName;

@@ -35,7 +35,7 @@ use self::link::{Link, Owned};
 use self::publisher::{Job, Line};
 use self::session::Session;
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched, wire};
-use crate::accounts::revocation::Revocation;
+use crate::accounts::Revocation;
 use crate::event::{Event, Offset, Position};
 
 mod config;

@@ -21,8 +21,9 @@ use apollo_compiler::ExecutableDocument;
 use chrono::Utc;
 
 use crate::admission::{Admitted, Gate};
+use crate::graphql::field::Declaration;
+use crate::graphql::schema::SchemaInput;
 use crate::graphql::schema::tests::{declaration, schema};
-use crate::graphql::schema::{Declaration, SchemaInput};
 
 const SDL: &str = "
     type Subscription {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::graphql::plan::tests::{GUARDED, build, plan, schema, schema_of};
+use crate::graphql::planner::tests::{GUARDED, build, plan, schema, schema_of};
 
 const ROOM: usize = 1 << 20;
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Rejection;
+use crate::predicate::OperandKind;
 
 /// A schema whose functions are all plain and async, one for each field of its subscription type.
 pub(crate) fn schema(sdl: &str) -> Arc<Schema> {
@@ -400,7 +401,7 @@ fn operands_have_the_kinds_of_their_types() {
         let name = path.next().unwrap_or_default();
         let arguments = &schema.fields["orderUpdated"].definition.arguments;
         let found = arguments.iter().find(|argument| snake_case(&argument.name) == name)?;
-        schema.operand_kind(found, &path.collect::<Vec<_>>())
+        schema.operand_kind(&found.ty, &path.collect::<Vec<_>>(), false)
     };
     use OperandKind::{DateTime, Id, Json};
     for (path, expected) in [

@@ -6,10 +6,9 @@ use std::sync::{Arc, Weak};
 use chrono::Utc;
 
 use super::{Connection, State};
-use crate::accounts::quota::{Accounts, Reached, Seat};
-use crate::accounts::revocation::{Revocable, Revocation};
+use crate::accounts::{Accounts, Reached, Revocable, Revocation, Seat};
+use crate::operators::Ended;
 use crate::operators::audit;
-use crate::operators::metrics::Ended;
 use crate::sessions::protocol::{Action, Close};
 use crate::tasks::Tasks;
 use crate::value::Value;
@@ -39,13 +38,13 @@ impl Connection {
             Err(reason) => return self.refuse(state, Close::FORBIDDEN, None, reason),
         };
         let wall = Utc::now();
-        if let Err(refusal) = self.engine.parts.gate.enter(&viewer, wall) {
+        if let Err(refusal) = self.sessions.engine.parts.gate.enter(&viewer, wall) {
             if let Some(module) = refusal.module {
-                self.engine.parts.metrics.violation(module);
+                self.sessions.engine.parts.metrics.violation(module);
             }
             return self.refuse(state, Close::FORBIDDEN, Some(&viewer), refusal.reason);
         }
-        let (accounts, quotas) = (Accounts::of(&viewer, Some(self.number)), &self.engine.parts.quotas);
+        let (accounts, quotas) = (Accounts::of(&viewer, Some(self.number)), &self.sessions.engine.parts.quotas);
         state.seat = Seat::new(accounts.clone(), &quotas.subscriptions);
         let shares = match Seat::new(accounts, &quotas.connections).take() {
             Ok(shares) => shares,
@@ -66,18 +65,19 @@ impl Connection {
             return self.refuse(state, Close::FORBIDDEN, Some(&viewer), "revoked meanwhile".into());
         }
         // Under this lock a connection is either pending or acknowledged, so the count below is exact.
-        let mut pending = self.engine.pending.lock();
+        let mut pending = self.sessions.pending.lock();
         pending.remove(&self.number);
-        if self.engine.parts.metrics.connections() >= self.engine.parts.limits.max_connections as i64 {
+        if self.sessions.engine.parts.metrics.connections() >= self.sessions.engine.parts.limits.max_connections as i64
+        {
             drop(pending);
             let reason = "max_connections is reached";
             return self.refuse(state, Close::TOO_MANY_CONNECTIONS, Some(&viewer), reason.into());
         }
         let now = tokio::time::Instant::now().into_std();
-        let token = self.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
+        let token = self.sessions.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
         let action = state.protocol.acknowledge(token.as_deref(), now);
         if state.protocol.is_acknowledged() {
-            state.held = Some((self.engine.parts.metrics.connection(), shares));
+            state.held = Some((self.sessions.engine.parts.metrics.connection(), shares));
             state.expires = viewer.expires_in(wall).map(|left| now + left);
             self.note(audit::Kind::ConnectionAccepted, Some(&viewer), "");
         }
@@ -133,7 +133,7 @@ impl Connection {
         // What it was entered as before goes first: a number stands under a name once.
         state.registered = None;
         state.registered =
-            Some(self.engine.registry.register(self.number, state.viewer.as_deref(), Some(&self.id), &this));
+            Some(self.sessions.registry.register(self.number, state.viewer.as_deref(), Some(&self.id), &this));
     }
 
     /// The authority has ended in time.
@@ -148,7 +148,7 @@ impl Connection {
 impl Revocable for Connection {
     fn revoke(&self, revocation: &Revocation) -> Option<bool> {
         // The registry of connections holds every one until it is lost.
-        let this = self.engine.connections.get(&self.id).map(|found| found.value().clone())?;
+        let this = self.sessions.connections.get(&self.id).map(|found| found.value().clone())?;
         let mut state = this.state.lock();
         if !revocation.names(state.viewer.as_deref(), Some(&self.id)) {
             return None;

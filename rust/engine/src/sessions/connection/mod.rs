@@ -12,16 +12,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
-use crate::accounts::quota::{Accounts, Seat, Shares};
-use crate::accounts::revocation::{Authorisation, Registered};
-use crate::delivery::mailbox::{Body, End, Mailbox, Notify, Outbox, Taken};
-use crate::delivery::subscription::Subscription;
-use crate::engine::{Engine, Phase, Settled, Start, Started};
+use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
+use crate::delivery::{Body, End, Mailbox, Notify, Outbox, Settled, Subscription, Taken};
+use crate::engine::{Phase, Start, Started};
 use crate::error::{Rejection, errors_json};
-use crate::graphql::operation::Request;
+use crate::graphql::Request;
 use crate::operators::audit;
-use crate::operators::metrics::{Counted, DropReason, Ended};
+use crate::operators::{Counted, DropReason, Ended};
 use crate::sessions::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
+use crate::sessions::register::Sessions;
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
 use crate::viewer::Viewer;
@@ -35,7 +34,7 @@ pub struct Connection {
     /// The id that we gave it.
     pub id: Arc<str>,
     number: u64,
-    engine: Arc<Engine>,
+    sessions: Arc<Sessions>,
     outbox: Arc<Outbox>,
     introspection: bool,
     /// What the transport is handing over.
@@ -89,21 +88,21 @@ pub enum Outgoing {
 
 impl Connection {
     /// A socket that has just been accepted. `notify` is called when there is something to send.
-    pub fn open(engine: &Arc<Engine>, notify: Arc<dyn Notify>, offer: Offer) -> Arc<Connection> {
-        let limits = &engine.parts.limits;
+    pub fn open(sessions: &Arc<Sessions>, notify: Arc<dyn Notify>, offer: Offer) -> Arc<Connection> {
+        let limits = &sessions.engine.parts.limits;
         let now = tokio::time::Instant::now().into_std();
-        let number = engine.number();
+        let number = sessions.number();
         let connection = Arc::new(Connection {
             id: uuid::Uuid::now_v7().simple().to_string().into(),
             number,
-            engine: engine.clone(),
+            sessions: sessions.clone(),
             outbox: Outbox::new(limits.into(), notify),
             introspection: offer.introspection,
             handing: Arc::default(),
             state: Mutex::new(State {
                 protocol: Protocol::new(Settings::new(limits, offer.authenticates), now),
                 viewer: None,
-                seat: Seat::new(Accounts::default(), &engine.parts.quotas.subscriptions),
+                seat: Seat::new(Accounts::default(), &sessions.engine.parts.quotas.subscriptions),
                 authorisation: None,
                 registered: None,
                 expires: None,
@@ -112,16 +111,16 @@ impl Connection {
                 control_bytes: 0,
                 alarm: None,
                 held: None,
-                under_way: Some(engine.readers.start()),
+                under_way: Some(sessions.readers.start()),
                 draining: false,
                 waiting: 0,
                 held_back: VecDeque::new(),
             }),
         });
-        engine.connections.insert(connection.id.clone(), connection.clone());
+        sessions.connections.insert(connection.id.clone(), connection.clone());
         connection.register(&mut connection.state.lock());
         let oldest = {
-            let mut pending = engine.pending.lock();
+            let mut pending = sessions.pending.lock();
             pending.insert(number, Arc::downgrade(&connection));
             if pending.len() > limits.max_pending_connections { pending.pop_first() } else { None }
         };
@@ -130,7 +129,7 @@ impl Connection {
             oldest.refuse(&mut state, Close::INIT_TIMEOUT, None, "max_pending_connections is reached".into());
             oldest.settle(state);
         }
-        if engine.phase() != Phase::Running {
+        if sessions.engine.phase() != Phase::Running {
             connection.close(Close::SERVICE_RESTART);
         }
         connection.settle(connection.state.lock());
@@ -150,7 +149,7 @@ impl Connection {
             }
         };
         if question.is_some() {
-            state.authorisation = Some(self.engine.parts.revocations.begin());
+            state.authorisation = Some(self.sessions.engine.parts.revocations.begin());
         }
         self.settle(state);
         question
@@ -171,7 +170,7 @@ impl Connection {
     }
 
     fn note(&self, kind: audit::Kind, viewer: Option<&Viewer>, reason: impl Into<Cow<'static, str>>) {
-        self.engine.parts.audit.note(kind, viewer, Some(&self.id), reason);
+        self.sessions.engine.parts.audit.note(kind, viewer, Some(&self.id), reason);
     }
 
     /// Held by a transport from before it takes an event until that is handed over or given up.
@@ -189,7 +188,7 @@ impl Connection {
         if self.outbox.is_slow() && !state.protocol.is_closed() {
             // What waits for others goes down with the one that overflowed.
             let left: usize = state.operations.values().map(|subscription| subscription.mailbox.waiting()).sum();
-            self.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
+            self.sessions.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
             self.slow(&mut state);
         }
         if let Some(outgoing) = state.control.pop_front() {
@@ -244,10 +243,10 @@ impl Connection {
         state.registered = None;
         state.authorisation = None;
         state.under_way = None;
-        self.engine.timers.set(&mut state.alarm, None, Weak::<Connection>::new());
+        self.sessions.timers.set(&mut state.alarm, None, Weak::<Connection>::new());
         drop(state);
-        self.engine.pending.lock().remove(&self.number);
-        self.engine.connections.remove(&self.id);
+        self.sessions.pending.lock().remove(&self.number);
+        self.sessions.connections.remove(&self.id);
     }
 
     /// Ends an operation from the server's side; the client gets `complete`.
@@ -270,7 +269,7 @@ impl Connection {
     pub(crate) fn stop(self: &Arc<Self>) {
         let mut state = self.state.lock();
         let left: usize = state.operations.values().map(|subscription| subscription.close(Ended::Drained)).sum();
-        self.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
+        self.sessions.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
         self.end(&mut state, Close::GOING_AWAY, Ended::Drained);
         self.settle(state);
     }
@@ -296,7 +295,7 @@ impl Connection {
 
     fn subscribe(self: &Arc<Self>, state: &mut State, request: &Subscribe) {
         let Some(viewer) = &state.viewer else { return };
-        let started = self.engine.subscribe(&Start {
+        let started = self.sessions.engine.subscribe(&Start {
             request: Request {
                 query: &request.query,
                 operation_name: request.operation_name.as_deref(),
@@ -317,10 +316,10 @@ impl Connection {
             Ok(Started::Soon(subscription, settled)) => {
                 state.operations.insert(request.id.clone(), subscription.clone());
                 // Nobody knows how long the bus is away.
-                let holds = self.engine.parts.bus.status().connected;
+                let holds = self.sessions.engine.parts.bus.status().connected;
                 state.waiting += usize::from(holds);
                 let arrival = Arrival { connection: self.clone(), subscription, holds };
-                self.engine.runtime.spawn(arrival.wait(settled));
+                self.sessions.runtime.spawn(arrival.wait(settled));
             }
             Ok(Started::Answer(json)) => {
                 let answer = protocol::next(&request.id, &json, None);
@@ -375,7 +374,7 @@ impl Connection {
         }
         let end = match taken {
             Taken::Next { body, dropped, gap } => {
-                self.engine.parts.metrics.events_delivered.inc();
+                self.sessions.engine.parts.metrics.events_delivered.inc();
                 let extensions = extensions(mailbox, &body, dropped, gap);
                 return Some(protocol::next(&mailbox.id, &body.json, extensions.as_deref()));
             }
@@ -400,7 +399,7 @@ impl Connection {
     }
 
     fn send<const N: usize>(&self, state: &mut State, messages: [String; N]) {
-        let limits = &self.engine.parts.limits;
+        let limits = &self.sessions.engine.parts.limits;
         // A client that asks without reading the answers is slow as well.
         if state.control.len() + state.held_back.len() >= limits.queue_messages
             || state.control_bytes >= limits.connection_queue_bytes
@@ -449,7 +448,7 @@ impl Connection {
             (own, _) => own,
         };
         let timed: Weak<dyn Timed> = Arc::<Connection>::downgrade(self);
-        self.engine.timers.set(&mut state.alarm, deadline, timed);
+        self.sessions.timers.set(&mut state.alarm, deadline, timed);
         let (closed, waiting) = (state.protocol.is_closed(), !state.control.is_empty());
         drop(state);
         match waiting {
@@ -499,7 +498,7 @@ impl Drop for Arrival {
 impl Timed for Connection {
     fn tick(&self, now: Instant) {
         // The registry holds every connection until it is lost.
-        let Some(this) = self.engine.connections.get(&self.id).map(|found| found.value().clone()) else {
+        let Some(this) = self.sessions.connections.get(&self.id).map(|found| found.value().clone()) else {
             return;
         };
         let mut state = this.state.lock();

@@ -18,14 +18,21 @@
 //! after it is gone. Only a `pong` is an answer, and one that is read before the tick counts, however late: a process
 //! that was busy does not close the connections of those who did answer.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::Resume;
 use crate::error::{GraphQLError, code, errors_json};
 use crate::limits::Limits;
-use crate::value::{Object, Value, ValueError, write_string};
+use crate::value::Value;
+
+pub use close::Close;
+use message::{Message, message};
+pub use message::{complete, error, next, result};
+
+mod close;
+mod message;
 
 /// The subprotocol that a client has to offer.
 pub const SUBPROTOCOL: &str = "graphql-transport-ws";
@@ -106,101 +113,6 @@ pub struct Subscribe {
     pub variables: Value,
     /// `extensions.resume`.
     pub resume: Resume,
-}
-
-/// What a subscribe wants to know of history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// Nothing.
-    No,
-    /// `true`: a token in each `next`.
-    Ids,
-    /// `{"after": token}`: that, and first what came after this token.
-    After(String),
-}
-
-impl Resume {
-    /// Reads the value of `extensions.resume`; `None` where it is none of the forms.
-    fn read(value: &Value) -> Option<Resume> {
-        match value {
-            Value::Null | Value::Bool(false) => Some(Resume::No),
-            Value::Bool(true) => Some(Resume::Ids),
-            other => Some(Resume::After(other.get("after")?.as_str()?.to_owned())),
-        }
-    }
-}
-
-/// Why a socket is closed: a code and a reason that fits into a close frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Close {
-    code: u16,
-    reason: Cow<'static, str>,
-}
-
-impl Close {
-    /// The server stops.
-    pub const GOING_AWAY: Close = Close::fixed(1001, "Going away");
-    /// A frame of more than `max_message_bytes`.
-    pub const MESSAGE_TOO_BIG: Close = Close::fixed(1009, "Message too big");
-    /// The server stops and will be back.
-    pub const SERVICE_RESTART: Close = Close::fixed(1012, "Service restart");
-    /// A reader too slow, under `overflow="disconnect"`.
-    pub const SLOW_CONSUMER: Close = Close::fixed(1013, "Slow consumer");
-    /// `max_connections` is reached.
-    pub const TOO_MANY_CONNECTIONS: Close = Close::fixed(1013, "Too many connections");
-    /// A subscribe before the ack.
-    pub const UNAUTHORIZED: Close = Close::fixed(4401, "Unauthorized");
-    /// Too many connections of one user or tenant.
-    pub const TOO_MANY_OF_ACCOUNT: Close = Close::fixed(4403, "Too many connections");
-    /// The auth handler said no, or the viewer's rights have ended.
-    pub const FORBIDDEN: Close = Close::fixed(4403, "Forbidden");
-    /// The client does not offer [`SUBPROTOCOL`].
-    pub const SUBPROTOCOL_NOT_ACCEPTABLE: Close = Close::fixed(4406, "Subprotocol not acceptable");
-    /// No ack in time.
-    pub const INIT_TIMEOUT: Close = Close::fixed(4408, "Connection initialisation timeout");
-    /// No pong in time.
-    pub const PONG_TIMEOUT: Close = Close::fixed(4408, "Pong timeout");
-    /// A second `connection_init`.
-    pub const TOO_MANY_INITS: Close = Close::fixed(4429, "Too many initialisation requests");
-    /// Our own fault.
-    pub const INTERNAL_SERVER_ERROR: Close = Close::fixed(4500, "Internal server error");
-
-    /// The longest reason in bytes: a close frame holds 125, two of which are the code; kept one below for all clients.
-    pub const MAX_REASON: usize = 122;
-
-    /// A close with a reason, which is cut where it is too long.
-    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Close {
-        let mut reason = reason.into();
-        if reason.len() > Close::MAX_REASON {
-            reason = Cow::Owned(ellipsis(&reason, Close::MAX_REASON));
-        }
-        Close { code, reason }
-    }
-
-    /// The status code.
-    pub fn code(&self) -> u16 {
-        self.code
-    }
-
-    /// The reason, for people.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-
-    const fn fixed(code: u16, reason: &'static str) -> Close {
-        assert!(reason.len() <= Close::MAX_REASON);
-        Close { code, reason: Cow::Borrowed(reason) }
-    }
-
-    /// A frame that is no message of the protocol; `detail` says why.
-    pub fn invalid(detail: &str) -> Close {
-        Close::new(4400, format!("Invalid message received: {detail}"))
-    }
-
-    fn already_exists(id: &str) -> Close {
-        let room = Close::MAX_REASON - "Subscriber for  already exists".len();
-        Close::new(4409, format!("Subscriber for {} already exists", ellipsis(id, room)))
-    }
 }
 
 /// One connection's state.
@@ -444,210 +356,4 @@ const NOT_REFRESHED: &str = "\"ok\":false";
 
 fn refresh_pong(members: &str) -> Action {
     Action::Send(message(None, "pong", Some(&format!("{{\"refresh\":{{{members}}}}}"))))
-}
-
-/// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
-pub fn next(id: &str, body: &str, extensions: Option<&str>) -> String {
-    let mut out = String::with_capacity(id.len() + body.len() + extensions.map_or(0, str::len) + 64);
-    out.push_str("{\"id\":");
-    write_string(id, &mut out);
-    out.push_str(",\"type\":\"next\",\"payload\":");
-    write_result(body, extensions, &mut out);
-    out.push('}');
-    out
-}
-
-/// An ExecutionResult (JSON, not empty, without extensions of its own) with these extensions.
-pub fn result(body: &str, extensions: Option<&str>) -> String {
-    let mut out = String::with_capacity(body.len() + extensions.map_or(0, str::len) + 16);
-    write_result(body, extensions, &mut out);
-    out
-}
-
-fn write_result(body: &str, extensions: Option<&str>, out: &mut String) {
-    match (extensions, body.strip_suffix('}')) {
-        (Some(extensions), Some(open)) => {
-            out.push_str(open);
-            out.push_str(",\"extensions\":");
-            out.push_str(extensions);
-            out.push('}');
-        }
-        _ => out.push_str(body),
-    }
-}
-
-/// An `error` message; `errors` is a JSON array of GraphQL errors.
-pub fn error(id: &str, errors: &str) -> String {
-    message(Some(id), "error", Some(errors))
-}
-
-/// A `complete` message.
-pub fn complete(id: &str) -> String {
-    message(Some(id), "complete", None)
-}
-
-fn message(id: Option<&str>, kind: &str, payload: Option<&str>) -> String {
-    let length = id.map_or(0, str::len) + kind.len() + payload.map_or(0, str::len);
-    let mut out = String::with_capacity(length + r#"{"id":"","type":"","payload":}"#.len());
-    out.push('{');
-    if let Some(id) = id {
-        out.push_str("\"id\":");
-        write_string(id, &mut out);
-        out.push(',');
-    }
-    out.push_str("\"type\":\"");
-    out.push_str(kind);
-    out.push('"');
-    if let Some(payload) = payload {
-        out.push_str(",\"payload\":");
-        out.push_str(payload);
-    }
-    out.push('}');
-    out
-}
-
-/// A message as a client may send it.
-enum Message {
-    ConnectionInit(Value),
-    Ping(Value),
-    Pong,
-    /// With what it asks of history; `None` where that cannot be read, which concerns this operation alone.
-    Subscribe(Subscribe, Option<Resume>),
-    Complete(Box<str>),
-}
-
-impl Message {
-    /// Reads a frame; else says what is wrong with it. Members that the protocol does not know are ignored.
-    fn parse(text: &str) -> Result<Message, &'static str> {
-        let mut message = match Value::parse(text.as_bytes()) {
-            Ok(Value::Object(message)) => message,
-            Ok(_) => return Err("not an object"),
-            Err(ValueError::Syntax(_)) => return Err("not JSON"),
-            Err(ValueError::Nul) => return Err("contains NUL"),
-            Err(ValueError::TooDeep) => return Err("nested too deep"),
-        };
-        let (id, payload) = (take(&mut message, "id"), take(&mut message, "payload"));
-        let id = || match id {
-            Value::String(id) if id.len() > MAX_ID => Err("id has more than 1024 bytes"),
-            Value::String(id) if !id.is_empty() => Ok(id),
-            _ => Err("id must be a non-empty string"),
-        };
-        let payload_or_null = |payload| object_or_null(payload, "payload must be an object");
-        match message.get("type").and_then(Value::as_str) {
-            Some("connection_init") => match payload_or_null(payload)? {
-                Value::Null => Ok(Message::ConnectionInit(Value::Object(Object::default()))),
-                payload => Ok(Message::ConnectionInit(payload)),
-            },
-            Some("ping") => payload_or_null(payload).map(Message::Ping),
-            Some("pong") => payload_or_null(payload).map(|_| Message::Pong),
-            Some("subscribe") => Message::subscribe(id()?, payload),
-            Some("complete") => id().map(Message::Complete),
-            Some(_) => Err("unknown type"),
-            None => Err("type must be a string"),
-        }
-    }
-
-    fn subscribe(id: Box<str>, payload: Value) -> Result<Message, &'static str> {
-        let Value::Object(mut payload) = payload else {
-            return Err("payload must be an object");
-        };
-        let extensions = take(&mut payload, "extensions");
-        let operation = Subscribe {
-            id: id.into(),
-            query: match take(&mut payload, "query") {
-                Value::String(query) => query.into(),
-                _ => return Err("payload.query must be a string"),
-            },
-            operation_name: match take(&mut payload, "operationName") {
-                Value::Null => None,
-                Value::String(name) => Some(name.into()),
-                _ => return Err("payload.operationName must be a string"),
-            },
-            variables: object_or_null(take(&mut payload, "variables"), "payload.variables must be an object")?,
-            resume: Resume::No,
-        };
-        let extensions = object_or_null(extensions, "payload.extensions must be an object")?;
-        let resume = Resume::read(extensions.get("resume").unwrap_or(&Value::Null));
-        Ok(Message::Subscribe(operation, resume))
-    }
-}
-
-/// A member, `null` where it is missing.
-fn take(object: &mut Object, key: &str) -> Value {
-    object.swap_remove(key).unwrap_or_default()
-}
-
-fn object_or_null(value: Value, otherwise: &'static str) -> Result<Value, &'static str> {
-    match value {
-        Value::Null | Value::Object(_) => Ok(value),
-        _ => Err(otherwise),
-    }
-}
-
-/// The text, or its beginning with an ellipsis, in at most `room` bytes.
-fn ellipsis(text: &str, room: usize) -> String {
-    if text.len() <= room {
-        return text.to_owned();
-    }
-    let mut end = room - '…'.len_utf8();
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_next_message_carries_the_escaped_id_and_the_body_as_it_is() {
-        let body = r#"{"data":{"n":1}}"#;
-        for (id, written) in [("1", r#""1""#), ("a\"b\\c\n", r#""a\"b\\c\n""#), ("é…🦀", r#""é…🦀""#)] {
-            let expected = format!(r#"{{"id":{written},"type":"next","payload":{body}}}"#);
-            assert_eq!(next(id, body, None), expected);
-        }
-    }
-
-    #[test]
-    fn extensions_stand_before_the_last_brace_of_the_result() {
-        let extensions = r#"{"dropped":2}"#;
-        let body = r#"{"data":null,"errors":[{"message":"}"}]}"#;
-        let expected = r#"{"data":null,"errors":[{"message":"}"}],"extensions":{"dropped":2}}"#;
-        assert_eq!(result(body, Some(extensions)), expected);
-        assert_eq!(result(body, None), body);
-        assert_eq!(next("1", body, Some(extensions)), format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#));
-    }
-
-    #[test]
-    fn error_and_complete_are_written_as_the_protocol_says() {
-        assert_eq!(
-            error("\u{1}", r#"[{"message":"no"}]"#),
-            r#"{"id":"\u0001","type":"error","payload":[{"message":"no"}]}"#
-        );
-        assert_eq!(complete("1"), r#"{"id":"1","type":"complete"}"#);
-    }
-
-    #[test]
-    fn a_message_is_written_without_growing_its_buffer() {
-        let text = message(Some("1"), "error", Some("[]"));
-        assert_eq!(text.capacity(), text.len());
-    }
-
-    #[test]
-    fn a_reason_is_cut_between_characters() {
-        for length in 80..130 {
-            for character in ["x", "é", "…", "🦀"] {
-                let id: String = character.repeat(length);
-                for close in [Close::already_exists(&id), Close::new(4000, id.clone())] {
-                    assert!(close.reason().len() <= Close::MAX_REASON, "{close:?}");
-                }
-            }
-        }
-        assert_eq!(Close::new(4000, "x".repeat(122)).reason(), "x".repeat(122));
-        assert_eq!(Close::new(4000, "x".repeat(123)).reason(), format!("{}…", "x".repeat(119)));
-        assert_eq!(Close::already_exists(&"y".repeat(92)).reason().len(), Close::MAX_REASON);
-        assert!(Close::already_exists(&"y".repeat(92)).reason().ends_with("y already exists"));
-        assert!(Close::already_exists(&"y".repeat(93)).reason().ends_with("y… already exists"));
-    }
 }

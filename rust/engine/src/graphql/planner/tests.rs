@@ -1,5 +1,7 @@
 use super::*;
-use crate::graphql::schema::{Declaration, SchemaInput};
+use crate::graphql::field::Declaration;
+use crate::graphql::reads::{ReadField, ReadObject, ReadType, Reads};
+use crate::graphql::schema::SchemaInput;
 use crate::security::fields::refusal;
 use crate::viewer::Viewer;
 

@@ -1,0 +1,301 @@
+//! Compiling a selection. What is known before a value comes is done here: fragments and type conditions are spread, `@skip` and
+//! `@include` decided, nested arguments coerced, guards asked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use apollo_compiler::executable::{self, ExecutableDocument};
+use apollo_compiler::schema::{ExtendedType, ObjectType, Type};
+use apollo_compiler::{Name, Node};
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use super::coerce;
+use super::plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
+use super::positions::Positions;
+use super::reads::{ReadObject, Reads};
+use super::schema::Schema;
+use crate::error::{GraphQLError, Refusal, Rejection, code};
+use crate::security::fields::Guard;
+use crate::value::{Object, Value};
+
+/// Fields planned and selections visited for one operation, at most.
+const BUDGET: usize = 20_000;
+
+impl Plan {
+    /// Compiles a valid subscription. `refuse` is asked for each guard that matters.
+    ///
+    /// Refused are a root field that is not permitted, a nested one that is not and cannot be null, a type that is not
+    /// where no null can stand for its values, arguments that do not fit, and a selection that is too large once its
+    /// fragments are spread over all possible types.
+    pub fn build(
+        schema: &Schema,
+        operation: &executable::Operation,
+        document: &ExecutableDocument,
+        variables: &Object,
+        refuse: Refuse<'_>,
+    ) -> Result<Plan, Rejection> {
+        let mut planner = Planner {
+            schema,
+            variables,
+            refuse,
+            document,
+            positions: Positions::new(document),
+            locations: FxHashMap::default(),
+            budget: BUDGET,
+            done: FxHashMap::default(),
+            masked: BTreeSet::new(),
+        };
+        let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
+        let mut groups = Groups::default();
+        planner.collect(object, &operation.selection_set, &mut FxHashSet::default(), &mut groups)?;
+        let (_, nodes) = groups.pop().ok_or_else(|| {
+            let message = "The subscription selects nothing: its root field is skipped.";
+            Rejection::request(code::VALIDATION_FAILED, message)
+        })?;
+        let root = planner.field(object, &nodes, true)?;
+        let reads = Arc::new(Reads::of(&[&root.ty]));
+        let mut selected = Vec::new();
+        select(&reads.ty.objects(), "", &mut selected)?;
+        let selection_key = selected.join(",").into();
+        let masked = planner.masked.into_iter().collect();
+        Ok(Plan { root, selected, selection_key, reads, masked })
+    }
+}
+
+/// Why the viewer of this moment may not have what a guard stands before, if so; what that is comes first, in words.
+pub(super) type Refuse<'a> = &'a dyn Fn(&str, &Guard) -> Option<Refusal>;
+
+type Groups<'a> = IndexMap<&'a str, Vec<&'a Node<executable::Field>>, FxBuildHasher>;
+
+/// [Spec](https://spec.graphql.org/October2021/#CollectFields()) and everything that is known before a value comes.
+struct Planner<'a> {
+    schema: &'a Schema,
+    variables: &'a Object,
+    refuse: Refuse<'a>,
+    document: &'a ExecutableDocument,
+    positions: Positions<'a>,
+    locations: FxHashMap<*const executable::Field, Option<(usize, usize)>>,
+    budget: usize,
+    /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
+    /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
+    done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
+    masked: BTreeSet<Box<str>>,
+}
+
+impl<'a> Planner<'a> {
+    fn selection(
+        &mut self,
+        object: &'a ObjectType,
+        nodes: &[&'a Node<executable::Field>],
+    ) -> Result<Arc<Selection>, Rejection> {
+        let key = (object.name.as_str(), nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect());
+        if let Some(done) = self.done.get(&key) {
+            return Ok(Arc::clone(done));
+        }
+        let (mut groups, mut visited) = (Groups::default(), FxHashSet::default());
+        for node in nodes {
+            self.collect(object, &node.selection_set, &mut visited, &mut groups)?;
+        }
+        let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes, false)).collect();
+        let type_name = object.name.as_str().into();
+        let selection = Arc::new(Selection { type_name, fields: fields? });
+        self.done.insert(key, Arc::clone(&selection));
+        Ok(selection)
+    }
+
+    fn collect(
+        &mut self,
+        object: &ObjectType,
+        set: &'a executable::SelectionSet,
+        visited: &mut FxHashSet<&'a str>,
+        groups: &mut Groups<'a>,
+    ) -> Result<(), Rejection> {
+        for selection in &set.selections {
+            self.budget = self.budget.checked_sub(1).ok_or_else(too_large)?;
+            if !self.is_included(selection.directives())? {
+                continue;
+            }
+            let (condition, set) = match selection {
+                executable::Selection::Field(field) => {
+                    groups.entry(field.response_key()).or_default().push(field);
+                    continue;
+                }
+                executable::Selection::InlineFragment(inline) => {
+                    (inline.type_condition.as_ref(), &inline.selection_set)
+                }
+                executable::Selection::FragmentSpread(spread) => {
+                    let fragment = self.document.fragments.get(&spread.fragment_name).ok_or_else(invalid)?;
+                    if !visited.insert(&spread.fragment_name) {
+                        continue;
+                    }
+                    (Some(fragment.type_condition()), &fragment.selection_set)
+                }
+            };
+            let applies = |name: &Name| *name == object.name || self.schema.graphql.is_subtype(name, &object.name);
+            if condition.is_none_or(applies) {
+                self.collect(object, set, visited, groups)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_included(&self, directives: &executable::DirectiveList) -> Result<bool, Rejection> {
+        for (name, wanted) in [("skip", false), ("include", true)] {
+            let Some(directive) = directives.get(name) else {
+                continue;
+            };
+            let flag = match directive.specified_argument_by_name("if").map(|value| &**value) {
+                Some(executable::Value::Boolean(flag)) => *flag,
+                Some(executable::Value::Variable(name)) => match self.variables.get(name.as_str()) {
+                    Some(Value::Bool(flag)) => *flag,
+                    // A nullable variable with a default is allowed here, and null may be given for it all the same.
+                    _ => {
+                        let message = "Argument 'if' of non-null type 'Boolean!' must not be null.";
+                        let mut error = GraphQLError::new(code::BAD_USER_INPUT, message);
+                        error.locations.extend(self.positions.at(directive.location()));
+                        return Err(Rejection::Request(vec![error]));
+                    }
+                },
+                _ => return Err(invalid()),
+            };
+            if flag != wanted {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// One field of a concrete type; the places that select it say the same, as the document is valid.
+    fn field(
+        &mut self,
+        object: &'a ObjectType,
+        nodes: &[&'a Node<executable::Field>],
+        is_root: bool,
+    ) -> Result<PlannedField, Rejection> {
+        let first = nodes[0];
+        let (type_name, name) = (object.name.as_str(), first.name.as_str());
+        let definition = self.schema.graphql.type_field(type_name, name).map_err(|_| invalid())?;
+        let coordinate = format!("{type_name}.{name}");
+        let mut arguments = None;
+        let shape = if name == "__typename" {
+            Shape::Typename(format!("\"{type_name}\"").into())
+        } else if let Some(guard) = self.schema.guard(type_name, name)
+            && let Some(refusal) = (self.refuse)(&coordinate, guard)
+        {
+            if is_root || definition.ty.is_non_null() {
+                return Err(refusal.into());
+            }
+            self.masked.insert(coordinate.as_str().into());
+            Shape::Masked
+        } else {
+            // The root's arguments are the operation's: plans are shared whatever they are.
+            if !definition.arguments.is_empty() && !is_root {
+                let (schema, document, variables) = (self.schema, self.document, self.variables);
+                let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
+                arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
+            }
+            self.ty(&definition.ty, nodes, &coordinate, false)?.shape
+        };
+        let slot = match &arguments {
+            Some(arguments) => format!("{name}\0{}", arguments.canonical()).into(),
+            None => name.into(),
+        };
+        let (python_name, graphql_name) = (self.schema.python_name(&coordinate).into(), name.into());
+        let nullable = !definition.ty.is_non_null();
+        let locations = nodes.iter().filter_map(|node| self.location(node)).collect();
+        Ok(PlannedField {
+            response_key: first.response_key().as_str().into(),
+            key_json: format!("\"{}\":", first.response_key()).into(),
+            coordinate: coordinate.into(),
+            key: Arc::new(Key { slot, python_name, graphql_name, arguments }),
+            ty: PlannedType { nullable, shape },
+            locations,
+        })
+    }
+
+    /// Each place is looked up once: a long line takes its time, and a place may be planned for many types.
+    fn location(&mut self, node: &Node<executable::Field>) -> Option<(usize, usize)> {
+        let known = self.locations.entry(std::ptr::from_ref(&**node));
+        *known.or_insert_with(|| self.positions.at(node.location()))
+    }
+
+    /// `yields` tells whether a null that cannot stand here may stand further up in the same field.
+    fn ty(
+        &mut self,
+        ty: &'a Type,
+        nodes: &[&'a Node<executable::Field>],
+        coordinate: &str,
+        yields: bool,
+    ) -> Result<PlannedType, Rejection> {
+        let nullable = !ty.is_non_null();
+        let yields = yields || nullable;
+        let shape = match ty {
+            Type::List(item) | Type::NonNullList(item) => {
+                Shape::List(Box::new(self.ty(item, nodes, coordinate, yields)?))
+            }
+            Type::Named(name) | Type::NonNullNamed(name) => {
+                let types = &self.schema.graphql.types;
+                match types.get(name).ok_or_else(invalid)? {
+                    ExtendedType::Scalar(_) => Shape::Leaf(Leaf::scalar(name)),
+                    ExtendedType::Enum(definition) => Shape::Leaf(Leaf::Enum(definition.clone())),
+                    ExtendedType::Object(object) => Shape::Object(self.selection(object, nodes)?),
+                    ExtendedType::Interface(_) | ExtendedType::Union(_) => {
+                        let objects = self.schema.possible_types(name);
+                        let objects = objects.iter().filter_map(|name| self.schema.graphql.get_object(name));
+                        let mut types = IndexMap::default();
+                        for object in objects {
+                            let guard = self.schema.type_guard(&object.name);
+                            let may_give = || format!("{coordinate} may give {}, which", object.name);
+                            let selection = match guard.and_then(|guard| (self.refuse)(&may_give(), guard)) {
+                                None => Some(self.selection(object, nodes)?),
+                                Some(refusal) if !yields => return Err(refusal.into()),
+                                Some(_) => {
+                                    self.masked.insert(coordinate.into());
+                                    None
+                                }
+                            };
+                            types.insert(object.name.as_str().into(), selection);
+                        }
+                        Shape::Abstract(Possible { name: name.as_str().into(), types })
+                    }
+                    ExtendedType::InputObject(_) => return Err(invalid()),
+                }
+            }
+        };
+        Ok(PlannedType { nullable, shape })
+    }
+}
+
+/// Only a document that was not validated against this schema leads here.
+fn invalid() -> Rejection {
+    Rejection::request(code::INTERNAL_SERVER_ERROR, "The document does not fit the schema.")
+}
+
+fn too_large() -> Rejection {
+    let message = "The selection is too large for the types that it may meet.";
+    Rejection::request(code::LIMIT_EXCEEDED, message)
+}
+
+/// Collects the dotted paths below some objects that stand at one place.
+fn select(objects: &[&Arc<ReadObject>], above: &str, selected: &mut Vec<Box<str>>) -> Result<(), Rejection> {
+    let mut names = IndexMap::<_, IndexMap<_, _, FxBuildHasher>, FxBuildHasher>::default();
+    for field in objects.iter().flat_map(|object| &object.fields) {
+        let below = names.entry(&field.key.graphql_name).or_default();
+        below.extend(field.ty.objects().into_iter().map(|object| (Arc::as_ptr(object), object)));
+    }
+    for (name, below) in names {
+        if selected.len() == BUDGET {
+            return Err(too_large());
+        }
+        let dot = if above.is_empty() { "" } else { "." };
+        let path = format!("{above}{dot}{name}");
+        selected.push(path.as_str().into());
+        select(&below.into_values().collect::<Vec<_>>(), &path, selected)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod tests;

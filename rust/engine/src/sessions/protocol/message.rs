@@ -1,0 +1,182 @@
+//! The messages of the protocol: read from a frame, and written, byte for byte.
+
+use super::{MAX_ID, Subscribe};
+use crate::engine::Resume;
+use crate::value::{Object, Value, ValueError, write_string};
+
+/// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
+pub fn next(id: &str, body: &str, extensions: Option<&str>) -> String {
+    let mut out = String::with_capacity(id.len() + body.len() + extensions.map_or(0, str::len) + 64);
+    out.push_str("{\"id\":");
+    write_string(id, &mut out);
+    out.push_str(",\"type\":\"next\",\"payload\":");
+    write_result(body, extensions, &mut out);
+    out.push('}');
+    out
+}
+
+/// An ExecutionResult (JSON, not empty, without extensions of its own) with these extensions.
+pub fn result(body: &str, extensions: Option<&str>) -> String {
+    let mut out = String::with_capacity(body.len() + extensions.map_or(0, str::len) + 16);
+    write_result(body, extensions, &mut out);
+    out
+}
+
+fn write_result(body: &str, extensions: Option<&str>, out: &mut String) {
+    match (extensions, body.strip_suffix('}')) {
+        (Some(extensions), Some(open)) => {
+            out.push_str(open);
+            out.push_str(",\"extensions\":");
+            out.push_str(extensions);
+            out.push('}');
+        }
+        _ => out.push_str(body),
+    }
+}
+
+/// An `error` message; `errors` is a JSON array of GraphQL errors.
+pub fn error(id: &str, errors: &str) -> String {
+    message(Some(id), "error", Some(errors))
+}
+
+/// A `complete` message.
+pub fn complete(id: &str) -> String {
+    message(Some(id), "complete", None)
+}
+
+pub(super) fn message(id: Option<&str>, kind: &str, payload: Option<&str>) -> String {
+    let length = id.map_or(0, str::len) + kind.len() + payload.map_or(0, str::len);
+    let mut out = String::with_capacity(length + r#"{"id":"","type":"","payload":}"#.len());
+    out.push('{');
+    if let Some(id) = id {
+        out.push_str("\"id\":");
+        write_string(id, &mut out);
+        out.push(',');
+    }
+    out.push_str("\"type\":\"");
+    out.push_str(kind);
+    out.push('"');
+    if let Some(payload) = payload {
+        out.push_str(",\"payload\":");
+        out.push_str(payload);
+    }
+    out.push('}');
+    out
+}
+
+/// A message as a client may send it.
+pub(super) enum Message {
+    ConnectionInit(Value),
+    Ping(Value),
+    Pong,
+    /// With what it asks of history; `None` where that cannot be read, which concerns this operation alone.
+    Subscribe(Subscribe, Option<Resume>),
+    Complete(Box<str>),
+}
+
+impl Message {
+    /// Reads a frame; else says what is wrong with it. Members that the protocol does not know are ignored.
+    pub(super) fn parse(text: &str) -> Result<Message, &'static str> {
+        let mut message = match Value::parse(text.as_bytes()) {
+            Ok(Value::Object(message)) => message,
+            Ok(_) => return Err("not an object"),
+            Err(ValueError::Syntax(_)) => return Err("not JSON"),
+            Err(ValueError::Nul) => return Err("contains NUL"),
+            Err(ValueError::TooDeep) => return Err("nested too deep"),
+        };
+        let (id, payload) = (take(&mut message, "id"), take(&mut message, "payload"));
+        let id = || match id {
+            Value::String(id) if id.len() > MAX_ID => Err("id has more than 1024 bytes"),
+            Value::String(id) if !id.is_empty() => Ok(id),
+            _ => Err("id must be a non-empty string"),
+        };
+        let payload_or_null = |payload| object_or_null(payload, "payload must be an object");
+        match message.get("type").and_then(Value::as_str) {
+            Some("connection_init") => match payload_or_null(payload)? {
+                Value::Null => Ok(Message::ConnectionInit(Value::Object(Object::default()))),
+                payload => Ok(Message::ConnectionInit(payload)),
+            },
+            Some("ping") => payload_or_null(payload).map(Message::Ping),
+            Some("pong") => payload_or_null(payload).map(|_| Message::Pong),
+            Some("subscribe") => Message::subscribe(id()?, payload),
+            Some("complete") => id().map(Message::Complete),
+            Some(_) => Err("unknown type"),
+            None => Err("type must be a string"),
+        }
+    }
+
+    fn subscribe(id: Box<str>, payload: Value) -> Result<Message, &'static str> {
+        let Value::Object(mut payload) = payload else {
+            return Err("payload must be an object");
+        };
+        let extensions = take(&mut payload, "extensions");
+        let operation = Subscribe {
+            id: id.into(),
+            query: match take(&mut payload, "query") {
+                Value::String(query) => query.into(),
+                _ => return Err("payload.query must be a string"),
+            },
+            operation_name: match take(&mut payload, "operationName") {
+                Value::Null => None,
+                Value::String(name) => Some(name.into()),
+                _ => return Err("payload.operationName must be a string"),
+            },
+            variables: object_or_null(take(&mut payload, "variables"), "payload.variables must be an object")?,
+            resume: Resume::No,
+        };
+        let extensions = object_or_null(extensions, "payload.extensions must be an object")?;
+        let resume = Resume::read(extensions.get("resume").unwrap_or(&Value::Null));
+        Ok(Message::Subscribe(operation, resume))
+    }
+}
+
+/// A member, `null` where it is missing.
+fn take(object: &mut Object, key: &str) -> Value {
+    object.swap_remove(key).unwrap_or_default()
+}
+
+fn object_or_null(value: Value, otherwise: &'static str) -> Result<Value, &'static str> {
+    match value {
+        Value::Null | Value::Object(_) => Ok(value),
+        _ => Err(otherwise),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_message_carries_the_escaped_id_and_the_body_as_it_is() {
+        let body = r#"{"data":{"n":1}}"#;
+        for (id, written) in [("1", r#""1""#), ("a\"b\\c\n", r#""a\"b\\c\n""#), ("é…🦀", r#""é…🦀""#)] {
+            let expected = format!(r#"{{"id":{written},"type":"next","payload":{body}}}"#);
+            assert_eq!(next(id, body, None), expected);
+        }
+    }
+
+    #[test]
+    fn extensions_stand_before_the_last_brace_of_the_result() {
+        let extensions = r#"{"dropped":2}"#;
+        let body = r#"{"data":null,"errors":[{"message":"}"}]}"#;
+        let expected = r#"{"data":null,"errors":[{"message":"}"}],"extensions":{"dropped":2}}"#;
+        assert_eq!(result(body, Some(extensions)), expected);
+        assert_eq!(result(body, None), body);
+        assert_eq!(next("1", body, Some(extensions)), format!(r#"{{"id":"1","type":"next","payload":{expected}}}"#));
+    }
+
+    #[test]
+    fn error_and_complete_are_written_as_the_protocol_says() {
+        assert_eq!(
+            error("\u{1}", r#"[{"message":"no"}]"#),
+            r#"{"id":"\u0001","type":"error","payload":[{"message":"no"}]}"#
+        );
+        assert_eq!(complete("1"), r#"{"id":"1","type":"complete"}"#);
+    }
+
+    #[test]
+    fn a_message_is_written_without_growing_its_buffer() {
+        let text = message(Some("1"), "error", Some("[]"));
+        assert_eq!(text.capacity(), text.len());
+    }
+}

@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use chrono::Utc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
@@ -203,7 +202,7 @@ impl Engine {
             };
             Rejection::Limited(code::LIMIT_EXCEEDED, limit)
         })?;
-        let admission = match gate.admit(&start.request, start.viewer, Utc::now())? {
+        let admission = match gate.admit(&start.request, start.viewer, self.parts.clock.utc())? {
             Admitted::Answer(json) => return Ok(Started::Answer(json)),
             Admitted::Subscription(admission) => admission,
         };

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod admission;
 pub mod bus;
+pub mod clock;
 pub mod delivery;
 pub mod engine;
 pub mod error;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::accounts::{Quotas, Revocations};
 use crate::admission::Gate;
 use crate::bus::{BusError, EventBus, Published};
+use crate::clock::Clock;
 use crate::event::Event;
 use crate::graphql::Schema;
 use crate::limits::Limits;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub revocations: Arc<Revocations>,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Parts {
@@ -39,15 +42,17 @@ impl Parts {
         limits: Limits,
         multi_tenant: bool,
         audit: Arc<dyn audit::Writer>,
+        clock: Clock,
     ) -> Parts {
         Parts {
             gate: Arc::new(Gate::new(schema, &limits, multi_tenant)),
             bus,
-            metrics: Arc::default(),
-            quotas: Arc::new(Quotas::new(&limits)),
+            metrics: Arc::new(Metrics::new(clock.clone())),
+            quotas: Arc::new(Quotas::new(&limits, &clock)),
             limits,
             revocations: Arc::default(),
-            audit: Arc::new(Audit::new(audit)),
+            audit: Arc::new(Audit::new(audit, &clock)),
+            clock,
         }
     }
 

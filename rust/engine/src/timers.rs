@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::clock::{Clock, pause};
+
 /// Something that wants to be told when its time has come.
 pub trait Timed: Send + Sync {
     /// The time has come. The alarm that it holds is gone, unless it has set another meanwhile.
@@ -26,8 +28,8 @@ const BATCH: usize = 32;
 const BREATH: Duration = Duration::from_millis(1);
 
 /// The deadlines of an engine.
-#[derive(Default)]
 pub struct Timers {
+    clock: Clock,
     queue: Mutex<Queue>,
     earlier: Notify,
 }
@@ -39,6 +41,11 @@ struct Queue {
 }
 
 impl Timers {
+    /// No deadlines yet.
+    pub fn new(clock: Clock) -> Arc<Timers> {
+        Arc::new(Timers { clock, queue: Mutex::default(), earlier: Notify::new() })
+    }
+
     /// Sets an alarm in place of the one that is held, where it differs.
     pub fn set(&self, held: &mut Option<Alarm>, at: Option<Instant>, timed: Weak<dyn Timed>) {
         if held.map(|alarm| alarm.at) == at {
@@ -67,7 +74,7 @@ impl Timers {
                 None => self.earlier.notified().await,
                 Some(at) => {
                     tokio::select! {
-                        () = tokio::time::sleep_until(at.into()) => self.tell().await,
+                        () = self.clock.sleep_until(at) => self.tell().await,
                         () = self.earlier.notified() => {}
                     }
                 }
@@ -77,7 +84,7 @@ impl Timers {
 
     async fn tell(&self) {
         for told in 1.. {
-            let now = tokio::time::Instant::now().into_std();
+            let now = self.clock.now();
             let due = {
                 let mut queue = self.queue.lock();
                 match queue.alarms.first_entry() {
@@ -90,7 +97,7 @@ impl Timers {
                 timed.tick(now);
             }
             if told % BATCH == 0 {
-                tokio::time::sleep(BREATH).await;
+                pause(BREATH).await;
             }
         }
     }

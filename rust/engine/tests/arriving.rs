@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fraiseql_subs_engine::accounts::Revocation;
 use fraiseql_subs_engine::bus::{BoxFuture, BusError, EventBus, MemoryBus, Page, Published, Receiver, Status, Watched};
+use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::delivery::{Call, Generation, Notify, Resolver};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
 use fraiseql_subs_engine::graphql::{Schema, SchemaInput};
@@ -129,7 +130,7 @@ impl House {
             connected: AtomicBool::new(true),
             watched: Mutex::default(),
         });
-        let parts = Parts::new(schema.unwrap(), bus.clone(), limits(), false, Arc::new(Silent));
+        let parts = Parts::new(schema.unwrap(), bus.clone(), limits(), false, Arc::new(Silent), Clock::system());
         let sessions = Sessions::new(parts, Arc::new(Silent), tokio::runtime::Handle::current());
         sessions.start().await.unwrap();
         let connection =

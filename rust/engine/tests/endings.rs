@@ -7,6 +7,7 @@ mod limits;
 use std::sync::{Arc, OnceLock};
 
 use fraiseql_subs_engine::bus::MemoryBus;
+use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::delivery::{Call, Generation, Notify, Resolver};
 use fraiseql_subs_engine::engine::Resume;
 use fraiseql_subs_engine::error::Rejection;
@@ -66,7 +67,7 @@ fn sessions(resolver: Arc<dyn Resolver>, runtime: &tokio::runtime::Runtime) -> A
         ..SchemaInput::default()
     });
     let bus = Arc::new(MemoryBus::new(0));
-    let parts = Parts::new(schema.unwrap(), bus, limits(), false, Arc::new(Unread));
+    let parts = Parts::new(schema.unwrap(), bus, limits(), false, Arc::new(Unread), Clock::system());
     let sessions = Sessions::new(parts, resolver, runtime.handle().clone());
     runtime.block_on(sessions.start()).unwrap();
     sessions

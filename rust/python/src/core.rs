@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::Utc;
 use fraiseql_subs_engine::accounts::Revocation;
 use fraiseql_subs_engine::bus::{BusError, Published, Status};
+use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::engine::Phase;
 use fraiseql_subs_engine::graphql::{Request, Schema as EngineSchema, SchemaError, SchemaInput};
 use fraiseql_subs_engine::limits::Limits;
@@ -149,7 +149,7 @@ impl Core {
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let buses = Buses::new(py, bus)?;
         let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
-        let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone());
+        let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
         let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
         Ok(Core { parts, buses, functions, trail, run: Mutex::new(None) })
     }
@@ -214,7 +214,7 @@ impl Core {
         if !run.give_turn(py) {
             return Ok(None);
         }
-        let event = event.event()?;
+        let event = event.event(&self.parts.clock)?;
         let id = Ids::One(event.id.clone());
         publish(py, &run, vec![event], id).map(Some)
     }
@@ -231,7 +231,7 @@ impl Core {
         if !run.as_ref().is_none_or(|run| run.give_turn(py)) {
             return Ok(None);
         }
-        let event = event.event()?;
+        let event = event.event(&self.parts.clock)?;
         let id = String::from(&*event.id);
         let published = match run {
             Some(run) => hand_over(py, &run, vec![event])?,
@@ -258,7 +258,7 @@ impl Core {
         if !run.give_turn(py) {
             return Ok(None);
         }
-        let events = events.iter().map(Given::event).collect::<PyResult<Vec<_>>>()?;
+        let events = events.iter().map(|event| event.event(&self.parts.clock)).collect::<PyResult<Vec<_>>>()?;
         let ids = Ids::Many(events.iter().map(|event| event.id.clone()).collect());
         publish(py, &run, events, ids).map(Some)
     }
@@ -359,12 +359,12 @@ impl Core {
         context: Py<PyAny>,
         viewer: &str,
     ) -> PyResult<(&'static str, String, Vec<String>)> {
-        let event = event.event()?;
+        let event = event.event(&self.parts.clock)?;
         self.parts.check(&event).map_err(|error| errors::publish(py, &error))?;
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
         let request = Request { query, operation_name, variables: &variables, introspection: false };
-        let found = py.detach(|| self.parts.gate.explain(&request, &viewer, &event, Utc::now()));
+        let found = py.detach(|| self.parts.gate.explain(&request, &viewer, &event, self.parts.clock.utc()));
         Ok((found.stage, found.reason, found.masked.into_iter().map(String::from).collect()))
     }
 
@@ -439,7 +439,7 @@ struct ViewerInput {
     tenant_id: Option<Arc<str>>,
     permissions: Vec<Box<str>>,
     sources: Option<Vec<Box<str>>>,
-    expires_at: Option<chrono::DateTime<Utc>>,
+    expires_at: Option<chrono::DateTime<chrono::Utc>>,
     fields: Value,
     key: Arc<str>,
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
 use fraiseql_subs_engine::bus::Published;
+use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::event::{Audience, Event, Position};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ pub(crate) struct Given<'py>(
 );
 
 impl Given<'_> {
-    pub(crate) fn event(&self) -> PyResult<Event> {
+    pub(crate) fn event(&self, clock: &Clock) -> PyResult<Event> {
         let Given(event_type, channel, data, tenant_id, source, previous) = self;
         let (data, size) = convert::object(data, "data")?;
         let size = size.unwrap_or_else(|| data.to_json().len());
@@ -43,7 +43,7 @@ impl Given<'_> {
                 Err(_) => Audience::Tenant(Some(text(tenant_id, "tenant_id")?)),
             },
             source: if source.is_none() { None } else { Some(text(source, "source")?) },
-            published_at: Utc::now(),
+            published_at: clock.utc(),
             data,
             size,
             previous,

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::viewer::Viewer;
 
@@ -58,6 +58,7 @@ pub struct Quotas {
     pub subscribes: Option<Rates>,
     /// Events a second, by user.
     pub events: Option<Arc<Rates>>,
+    clock: Clock,
 }
 
 /// How often idle accounts are forgotten, at the least.
@@ -67,19 +68,20 @@ impl Quotas {
     /// Forgets idle accounts now and then, until it is aborted.
     pub async fn run(&self) {
         loop {
-            tokio::time::sleep(SWEEP).await;
+            self.clock.sleep_until(self.clock.now() + SWEEP).await;
             self.subscribes.iter().chain(self.events.as_deref()).for_each(|rates| _ = rates.sweep());
         }
     }
 
     /// Nothing is held.
-    pub fn new(limits: &Limits) -> Quotas {
+    pub fn new(limits: &Limits, clock: &Clock) -> Quotas {
         let burst = u32::try_from(limits.burst).unwrap_or(u32::MAX);
         Quotas {
             connections: Tallies::new(limits.max_connections_per_user, limits.max_connections_per_tenant),
             subscriptions: Tallies::new(limits.max_subscriptions_per_user, limits.max_subscriptions_per_tenant),
-            subscribes: limits.subscribes_per_second.map(|rate| Rates::new(quota(rate, burst))),
-            events: limits.events_per_second_per_user.map(|rate| Arc::new(Rates::new(events(rate)))),
+            subscribes: limits.subscribes_per_second.map(|rate| Rates::new(quota(rate, burst), clock)),
+            events: limits.events_per_second_per_user.map(|rate| Arc::new(Rates::new(events(rate), clock))),
+            clock: clock.clone(),
         }
     }
 }
@@ -184,18 +186,6 @@ impl Tally {
 
 // ---- how many a second ----
 
-/// Tokio's clock, which tests can stop.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TokioClock;
-
-impl Clock for TokioClock {
-    type Instant = Instant;
-
-    fn now(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
-    }
-}
-
 /// A rate with `burst` at once, refilled evenly.
 fn quota(per_second: f64, burst: u32) -> Quota {
     let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
@@ -214,7 +204,7 @@ fn events(per_second: f64) -> Quota {
 
 /// Rates that count for one account each.
 pub struct Rates {
-    limiter: RateLimiter<Arc<Account>, DashMapStateStore<Arc<Account>>, TokioClock, NoOpMiddleware<Instant>>,
+    limiter: RateLimiter<Arc<Account>, DashMapStateStore<Arc<Account>>, Clock, NoOpMiddleware<Instant>>,
     asked: AtomicUsize,
 }
 
@@ -222,8 +212,8 @@ pub struct Rates {
 const BETWEEN_SWEEPS: usize = 4096;
 
 impl Rates {
-    fn new(quota: Quota) -> Rates {
-        Rates { limiter: RateLimiter::dashmap_with_clock(quota, TokioClock), asked: AtomicUsize::new(0) }
+    fn new(quota: Quota, clock: &Clock) -> Rates {
+        Rates { limiter: RateLimiter::dashmap_with_clock(quota, clock.clone()), asked: AtomicUsize::new(0) }
     }
 
     /// Whether one more may come now.
@@ -243,12 +233,12 @@ impl Rates {
 }
 
 /// A rate that counts for nobody in particular.
-pub struct Rate(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Instant>>);
+pub struct Rate(RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Instant>>);
 
 impl Rate {
     /// `burst` at once, refilled evenly.
-    pub fn new(per_second: f64, burst: u32) -> Rate {
-        Rate(RateLimiter::direct_with_clock(quota(per_second, burst), TokioClock))
+    pub fn new(per_second: f64, burst: u32, clock: &Clock) -> Rate {
+        Rate(RateLimiter::direct_with_clock(quota(per_second, burst), clock.clone()))
     }
 
     /// Whether one more may come now.
@@ -266,7 +256,7 @@ pub struct EventRate {
 impl EventRate {
     /// `None` where nothing limits it.
     pub fn new(own: Option<f64>, quotas: &Quotas, accounts: &Accounts) -> Option<EventRate> {
-        let own = own.map(|rate| Rate(RateLimiter::direct_with_clock(events(rate), TokioClock)));
+        let own = own.map(|rate| Rate(RateLimiter::direct_with_clock(events(rate), quotas.clock.clone())));
         let user = quotas.events.clone().zip(accounts.user.clone());
         (own.is_some() || user.is_some()).then_some(EventRate { own, user })
     }
@@ -294,7 +284,7 @@ mod tests {
     #[test]
     fn a_burst_comes_at_once_and_is_refilled_evenly() {
         with_stopped_time(async {
-            let rates = Rates::new(quota(4.0, 10));
+            let rates = Rates::new(quota(4.0, 10), &Clock::system());
             let (one, other) = (user("1"), user("2"));
             assert_eq!((0..20).filter(|_| rates.take(&one)).count(), 10);
             assert_eq!((0..20).filter(|_| rates.take(&other)).count(), 10);
@@ -313,7 +303,7 @@ mod tests {
     fn a_rate_of_events_gives_a_second_at_once_and_one_below_one_gives_one() {
         with_stopped_time(async {
             for (per_second, at_once) in [(0.001, 1), (0.999, 1), (1.0, 1), (2.9, 2), (1_000.0, 1_000)] {
-                let rates = Rates::new(events(per_second));
+                let rates = Rates::new(events(per_second), &Clock::system());
                 assert_eq!((0..2_000).filter(|_| rates.take(&user("1"))).count(), at_once, "{per_second}");
             }
         });
@@ -324,9 +314,12 @@ mod tests {
         with_stopped_time(async {
             for per_second in [f64::MIN_POSITIVE, 5e-324, 1e-9, 1e9, 1e300, f64::MAX] {
                 for burst in [1, 2, u32::MAX] {
-                    assert!(Rates::new(quota(per_second, burst)).take(&user("1")), "{per_second} {burst}");
+                    assert!(
+                        Rates::new(quota(per_second, burst), &Clock::system()).take(&user("1")),
+                        "{per_second} {burst}"
+                    );
                 }
-                assert!(Rates::new(events(per_second)).take(&user("1")), "{per_second}");
+                assert!(Rates::new(events(per_second), &Clock::system()).take(&user("1")), "{per_second}");
             }
         });
     }
@@ -334,7 +327,7 @@ mod tests {
     #[test]
     fn accounts_that_are_idle_are_forgotten_and_no_others() {
         with_stopped_time(async {
-            let rates = Rates::new(quota(1.0, 2));
+            let rates = Rates::new(quota(1.0, 2), &Clock::system());
             for n in 0..100 {
                 rates.take(&user(&n.to_string()));
             }

@@ -18,6 +18,7 @@ use super::resolver::{Call, ClassKey};
 use super::subscription::{Subscription, Ticket};
 use crate::admission::Admission;
 use crate::bus::{BoxFuture, BusError, Watched};
+use crate::clock::within;
 use crate::error::{Module, Rejection};
 use crate::event::{Event, Offset, Position};
 use crate::graphql::{Kind, Source};
@@ -91,7 +92,7 @@ async fn since(dispatcher: &Dispatcher, watched: Watched) -> Result<Offset, Reje
         Watched::Later(live) => live,
     };
     let bus = &dispatcher.bus;
-    tokio::time::timeout(bus.patience(), live).await.map_err(|_| {
+    within(bus.patience(), live).await.ok_or_else(|| {
         let reason = bus.status().last_error.unwrap_or_else(|| "the channel could not be watched in time".to_owned());
         Rejection::BusUnavailable(reason)
     })
@@ -163,7 +164,7 @@ impl Turn<'_> {
 
     /// Waits for the reader to take what waits; a slow one without keeping others from their turns.
     async fn end(&mut self) {
-        let _ = tokio::time::timeout(TURN, self.mailbox.room(1)).await;
+        let _ = within(TURN, self.mailbox.room(1)).await;
         self.give_up();
     }
 

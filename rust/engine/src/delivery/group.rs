@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
-use chrono::Utc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
@@ -162,9 +160,7 @@ impl Class {
             result.push_to(mailbox, &results.shared.metrics);
         }
         if result.is_some() {
-            // Clocks of several machines may differ: an event from the future has taken no time.
-            let after = (Utc::now() - event.published_at).to_std().unwrap_or_default();
-            results.shared.metrics.enqueued(after);
+            results.shared.metrics.enqueued(event.published_at);
         }
         if results.shared.limits_events {
             self.forget(event);
@@ -251,5 +247,5 @@ pub(super) fn result(plan: &Plan, source: Source<'_>, position: Option<Position>
         let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
         format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
     });
-    ProjectedResult { body: Arc::new(Body { json, position, made: Instant::now() }), too_large }
+    ProjectedResult { body: Arc::new(Body { json, position, made: shared.metrics.clock.now() }), too_large }
 }

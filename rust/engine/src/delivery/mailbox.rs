@@ -438,7 +438,7 @@ impl Mailbox {
         let taken = match self.pop(&mut state) {
             _ if state.closed => None,
             Some(body) => {
-                self.metrics.waited(body.made.elapsed());
+                self.metrics.waited(body.made);
                 let dropped = std::mem::take(&mut state.dropped);
                 let gap = std::mem::take(&mut state.gap);
                 Some(Taken::Next { body, dropped, gap })

@@ -83,7 +83,7 @@ impl Call {
         let pending =
             Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
         let abandon_key = pending.abandon_key;
-        let (begun, shared) = (Instant::now(), shared.clone());
+        let (begun, shared) = (shared.metrics.clock.now(), shared.clone());
         (Call { field, event, arguments, watcher, abandon_key, begun, shared, destination, finished: false }, pending)
     }
 
@@ -110,7 +110,7 @@ impl Call {
 
     fn deliver(&mut self, outcome: Outcome) {
         self.finished = true;
-        self.shared.metrics.resolved(&self.field.name, self.begun.elapsed());
+        self.shared.metrics.resolved(&self.field.name, self.begun);
         match &mut self.destination {
             Destination::Class { class, number } => class.finish(*number, outcome),
             Destination::One { outcome: sender, .. } => {
@@ -328,7 +328,7 @@ impl ResolveClass {
                 arguments: self.arguments.clone(),
                 watcher: self.watcher.clone(),
                 abandon_key: self.abandon_key,
-                begun: Instant::now(),
+                begun: self.shared.metrics.clock.now(),
                 shared: self.shared.clone(),
                 destination: Destination::Class { class: self.clone(), number },
                 finished: false,

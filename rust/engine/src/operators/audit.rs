@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::accounts::Rate;
+use crate::clock::Clock;
 use crate::viewer::Viewer;
 
 /// What happened.
@@ -79,8 +80,8 @@ pub struct Audit {
 
 impl Audit {
     /// An audit trail that goes there.
-    pub fn new(writer: Arc<dyn Writer>) -> Audit {
-        Audit { writer, rates: KINDS.map(|_| (Rate::new(PER_SECOND, BURST), AtomicU64::new(0))) }
+    pub fn new(writer: Arc<dyn Writer>, clock: &Clock) -> Audit {
+        Audit { writer, rates: KINDS.map(|_| (Rate::new(PER_SECOND, BURST, clock), AtomicU64::new(0))) }
     }
 
     /// Warns the operator.

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::bus::Status;
+use crate::clock::Clock;
 use crate::error::Module;
 use crate::value::{Object, Value};
 
@@ -95,6 +97,7 @@ fn histogram() -> Histogram {
 
 /// The figures of one manager.
 pub struct Metrics {
+    pub(crate) clock: Clock,
     registry: Mutex<Registry>,
     /// Events that the bus accepted.
     pub events_published: Counter,
@@ -124,8 +127,16 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Metrics {
+        Metrics::new(Clock::system())
+    }
+}
+
+impl Metrics {
+    /// Nothing has happened yet.
+    pub fn new(clock: Clock) -> Metrics {
         let mut registry = Registry::with_prefix("fraiseql_subs");
         let metrics = Metrics {
+            clock,
             registry: Mutex::default(),
             events_published: Counter::default(),
             events_delivered: Counter::default(),
@@ -183,9 +194,7 @@ impl Default for Metrics {
         *metrics.registry.lock() = registry;
         metrics
     }
-}
 
-impl Metrics {
     /// Takes over how the bus is.
     pub fn observe(&self, status: &Status) {
         self.bus_connected.set(status.connected.into());
@@ -227,19 +236,22 @@ impl Metrics {
         Queued { bytes: bytes as i64, metrics: self.clone() }
     }
 
-    /// The time from an event's publishing until its results are queued.
-    pub fn enqueued(&self, after: Duration) {
+    /// The results of an event that was published then are queued.
+    pub fn enqueued(&self, published_at: DateTime<Utc>) {
+        // Clocks of several machines may differ: an event from the future has taken no time.
+        let after = (self.clock.utc() - published_at).to_std().unwrap_or_default();
         self.publish_to_enqueue.observe(after.as_secs_f64());
     }
 
-    /// The time that a result has waited for its reader.
-    pub fn waited(&self, time: Duration) {
-        self.queue_wait.observe(time.as_secs_f64());
+    /// A result that was made then has come to its reader.
+    pub fn waited(&self, made: Instant) {
+        self.queue_wait.observe((self.clock.now() - made).as_secs_f64());
     }
 
-    /// The time that a function took.
-    pub fn resolved(&self, field: &Arc<str>, time: Duration) {
-        self.resolver.get_or_create(&[("field", field.clone())]).observe(time.as_secs_f64());
+    /// A function that was called then has given its result.
+    pub fn resolved(&self, field: &Arc<str>, begun: Instant) {
+        let time = (self.clock.now() - begun).as_secs_f64();
+        self.resolver.get_or_create(&[("field", field.clone())]).observe(time);
     }
 
     /// Counts a connection for as long as the guard lives.

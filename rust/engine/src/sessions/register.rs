@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::stream::Stream;
 use crate::accounts::{Registry, Revocation};
 use crate::bus::{BusError, Published, Receiver};
+use crate::clock::within;
 use crate::delivery::Resolver;
 use crate::engine::{Engine, Phase};
 use crate::event::Event;
@@ -47,8 +48,8 @@ impl Sessions {
     /// Nobody reads yet; [`Sessions::start`] sets the engine going.
     pub fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Sessions> {
         Arc::new(Sessions {
+            timers: Timers::new(parts.clock.clone()),
             engine: Engine::new(parts, resolver, runtime.clone()),
-            timers: Arc::default(),
             runtime,
             connections: DashMap::new(),
             pending: Mutex::default(),
@@ -71,6 +72,12 @@ impl Sessions {
         Ok(())
     }
 
+    /// Tells every reader to finish what is queued.
+    fn drain(&self) {
+        self.streams().iter().for_each(|stream| stream.drain());
+        self.connections().iter().for_each(|connection| connection.drain());
+    }
+
     /// A number that no other reader of this run has.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, SeqCst)
@@ -81,16 +88,15 @@ impl Sessions {
     pub async fn stop(self: &Arc<Self>, drain: bool) {
         self.engine.enter(Phase::Draining);
         let patience = if drain { self.engine.parts.limits.drain_timeout } else { Duration::ZERO };
-        let deadline = tokio::time::Instant::now() + patience;
+        let drained = async {
+            self.engine.dispatcher.shared.calls.idle().await;
+            self.drain();
+            self.readers.idle().await;
+        };
         // A time-out is no error here: what still waits is dropped and counted below.
-        let _ = tokio::time::timeout_at(deadline, self.engine.dispatcher.shared.calls.idle()).await;
-        for stream in self.streams() {
-            stream.drain();
+        if within(patience, drained).await.is_none() {
+            self.drain();
         }
-        for connection in self.connections() {
-            connection.drain();
-        }
-        let _ = tokio::time::timeout_at(deadline, self.readers.idle()).await;
         self.engine.enter(Phase::Stopped);
         for stream in self.streams() {
             stream.stop();

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use chrono::Utc;
 use parking_lot::Mutex;
 
 use super::connection::extensions;
@@ -107,13 +106,14 @@ impl Stream {
         {
             return Err(OpenError::InUse(format!("connection_id {label:?} is a socket's")));
         }
+        let clock = &sessions.engine.parts.clock;
         let stream = Arc::new(Stream {
             sessions: sessions.clone(),
             outbox: Outbox::new((&sessions.engine.parts.limits).into(), notify),
             key: key.clone(),
             framing: ask.framing,
             viewer: ask.viewer.clone(),
-            expires: ask.viewer.expires_in(Utc::now()).map(|left| tokio::time::Instant::now().into_std() + left),
+            expires: ask.viewer.expires_in(clock.utc()).map(|left| clock.now() + left),
             state: Mutex::default(),
         });
         // The place is taken before anything is started, so that two opens under one id cannot both succeed.
@@ -173,7 +173,7 @@ impl Stream {
 
     /// Takes the next message, or the end; `None` until the outbox notifies.
     pub fn take(&self) -> Option<Delivery> {
-        if self.expires.is_some_and(|expires| expires <= tokio::time::Instant::now().into_std()) {
+        if self.expires.is_some_and(|expires| expires <= self.sessions.engine.parts.clock.now()) {
             // The alarm may be late; what is handed over is not.
             self.expire();
         }

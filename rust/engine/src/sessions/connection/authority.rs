@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
-use chrono::Utc;
-
 use super::{Connection, State};
 use crate::accounts::{Accounts, Reached, Revocable, Revocation, Seat};
 use crate::operators::Ended;
@@ -37,7 +35,7 @@ impl Connection {
             Ok(viewer) => viewer,
             Err(reason) => return self.refuse(state, Close::FORBIDDEN, None, reason),
         };
-        let wall = Utc::now();
+        let wall = self.sessions.engine.parts.clock.utc();
         if let Err(refusal) = self.sessions.engine.parts.gate.enter(&viewer, wall) {
             if let Some(module) = refusal.module {
                 self.sessions.engine.parts.metrics.violation(module);
@@ -73,7 +71,7 @@ impl Connection {
             let reason = "max_connections is reached";
             return self.refuse(state, Close::TOO_MANY_CONNECTIONS, Some(&viewer), reason.into());
         }
-        let now = tokio::time::Instant::now().into_std();
+        let now = self.sessions.engine.parts.clock.now();
         let token = self.sessions.engine.position().map(|end| format!("{{\"resume\":\"{}\"}}", end.token()));
         let action = state.protocol.acknowledge(token.as_deref(), now);
         if state.protocol.is_acknowledged() {
@@ -89,7 +87,7 @@ impl Connection {
     pub(super) fn refreshed(self: &Arc<Self>, state: &mut State, number: u64, answer: Answer) {
         let Some(old) = state.viewer.clone() else { return };
         let authorisation = state.authorisation.take();
-        let wall = Utc::now();
+        let wall = self.sessions.engine.parts.clock.utc();
         let refused = |state: &mut State, reason: Cow<'static, str>| {
             self.note(audit::Kind::RefreshRefused, Some(&old), reason);
             let action = state.protocol.refreshed(number, None);
@@ -110,7 +108,7 @@ impl Connection {
             self.note(audit::Kind::RefreshRefused, Some(&old), "revoked meanwhile");
             return self.end(state, Close::FORBIDDEN, Ended::Revoked);
         }
-        let now = tokio::time::Instant::now().into_std();
+        let now = self.sessions.engine.parts.clock.now();
         state.expires = viewer.expires_in(wall).map(|left| now + left);
         let expires_at = viewer.expires_at.map_or("null".into(), |at| format!("\"{}\"", at.to_rfc3339()));
         state.viewer = Some(Arc::new(viewer));

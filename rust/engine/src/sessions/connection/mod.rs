@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
+use crate::clock::within;
 use crate::delivery::{Body, End, Mailbox, Notify, Outbox, Settled, Subscription, Taken};
 use crate::engine::{Phase, Start, Started};
 use crate::error::{Rejection, errors_json};
@@ -90,7 +91,7 @@ impl Connection {
     /// A socket that has just been accepted. `notify` is called when there is something to send.
     pub fn open(sessions: &Arc<Sessions>, notify: Arc<dyn Notify>, offer: Offer) -> Arc<Connection> {
         let limits = &sessions.engine.parts.limits;
-        let now = tokio::time::Instant::now().into_std();
+        let now = sessions.engine.parts.clock.now();
         let number = sessions.number();
         let connection = Arc::new(Connection {
             id: uuid::Uuid::now_v7().simple().to_string().into(),
@@ -139,7 +140,7 @@ impl Connection {
     /// A frame came in. What is returned has to be judged by the auth handler.
     pub fn receive(self: &Arc<Self>, frame: Frame<'_>) -> Option<Question> {
         let mut state = self.state.lock();
-        let action = state.protocol.receive(frame, tokio::time::Instant::now().into_std());
+        let action = state.protocol.receive(frame, self.sessions.engine.parts.clock.now());
         let question = match action {
             Some(Action::Authenticate(payload)) => Some(Question { number: authority::INIT, payload }),
             Some(Action::Refresh(number, payload)) => Some(Question { number, payload }),
@@ -181,7 +182,7 @@ impl Connection {
     /// Takes what is to be sent next; `None` until the outbox notifies again.
     pub fn next(self: &Arc<Self>) -> Option<Outgoing> {
         let mut state = self.state.lock();
-        if state.expires.is_some_and(|expires| expires <= tokio::time::Instant::now().into_std()) {
+        if state.expires.is_some_and(|expires| expires <= self.sessions.engine.parts.clock.now()) {
             // The alarm may be late; what is handed over is not.
             self.expire(&mut state);
         }
@@ -469,9 +470,9 @@ struct Arrival {
 
 impl Arrival {
     async fn wait(mut self, mut settled: Settled) {
-        let outcome = match tokio::time::timeout(HELD_BACK, &mut settled).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
+        let outcome = match within(HELD_BACK, &mut settled).await {
+            Some(outcome) => outcome,
+            None => {
                 self.let_go();
                 settled.await
             }

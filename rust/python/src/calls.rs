@@ -12,26 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3_async_runtimes::generic::future_into_py;
 
+use crate::functions::Functions;
 use crate::read::Reading;
 use crate::runtime::Tokio;
 use crate::wake::{Bridge, OnLoop};
 use crate::{convert, errors};
-
-/// What Python brings along to run functions.
-pub(crate) struct Functions {
-    /// The class `Event`.
-    pub(crate) event: Py<PyAny>,
-    /// Starts a list of [`Call`]s.
-    pub(crate) start: Py<PyAny>,
-    /// Starts a [`Generation`].
-    pub(crate) generate: Py<PyAny>,
-    /// Ends a generator, or the calls of a class, by their key.
-    pub(crate) abandon: Py<PyAny>,
-    /// Says what a client may know of an exception.
-    pub(crate) mask: Py<PyAny>,
-    /// Converters of the coerced arguments of fields below the root, by `Type.field`; where there is none they stay.
-    pub(crate) nested: Py<PyAny>,
-}
 
 /// The engine's port.
 pub(crate) struct Port {

@@ -1,6 +1,5 @@
 //! The native half of a manager: its schema, its bus, and the engine of the present run.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use fraiseql_subs_engine::accounts::Revocation;
@@ -13,20 +12,21 @@ use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
 use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
-use fraiseql_subs_engine::viewer::Viewer;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3_async_runtimes::generic::future_into_py;
-use serde::Deserialize;
 
 use crate::bus::{self, Buses, Ids};
-use crate::calls::{Functions, Port};
+use crate::calls::Port;
+use crate::functions::Functions;
 use crate::publishing::{Given, hand_over, publish};
+use crate::run::{Run, Runs};
 use crate::runtime::{Tokio, runtime};
 use crate::socket::Socket;
 use crate::stream::{Ask, Subscription};
 use crate::trail::Trail;
+use crate::viewer::parse_viewer;
 use crate::wake::Bridge;
 use crate::{convert, errors};
 
@@ -63,7 +63,7 @@ pub(crate) struct Core {
     buses: Buses,
     functions: Arc<Functions>,
     trail: Arc<Trail>,
-    run: Mutex<Option<Arc<Run>>>,
+    runs: Arc<Runs>,
 }
 
 /// What became of a start; told in the interpreter, which the runtime's own threads do not enter.
@@ -76,52 +76,6 @@ impl<'py> IntoPyObject<'py> for Connected {
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.map_err(|error| errors::bus(py, &error)).map(|()| py.None().into_bound(py))
-    }
-}
-
-/// One run, from the first entry to the last exit.
-pub(crate) struct Run {
-    pub(crate) sessions: Arc<Sessions>,
-    /// The process that it runs in; a forked child has none of its threads.
-    process: u32,
-    pub(crate) home: Arc<Bridge>,
-    /// The ways onto the loops that readers run on, by the address of the loop, which they keep.
-    bridges: Mutex<HashMap<usize, Arc<Bridge>>>,
-    /// The task that ends it.
-    stopping: Mutex<Option<tokio::task::AbortHandle>>,
-}
-
-impl Run {
-    /// Gives the loop its turn where it is due; `false`: this is its own thread, whose caller has to.
-    fn give_turn(&self, py: Python<'_>) -> bool {
-        if self.home.is_unattended() {
-            if self.home.is_mine() {
-                return false;
-            }
-            self.home.wait_for_turn(py);
-        }
-        true
-    }
-
-    /// The way onto the running loop of this thread.
-    pub(crate) fn bridge(&self, py: Python<'_>) -> PyResult<Arc<Bridge>> {
-        let running = py.import("asyncio")?.call_method0("get_running_loop")?;
-        if running.is(self.home.event_loop(py)) {
-            return Ok(self.home.clone());
-        }
-        let key = running.as_ptr() as usize;
-        let known = self.bridges.lock().get(&key).cloned();
-        if let Some(bridge) = known {
-            return Ok(bridge);
-        }
-        let others: Vec<_> = self.bridges.lock().iter().map(|(key, bridge)| (*key, bridge.clone())).collect();
-        for (key, closed) in others.iter().filter(|(_, bridge)| bridge.is_closed(py)) {
-            self.bridges.lock().remove(key);
-            closed.close(py);
-        }
-        let bridge = Bridge::open(&running)?;
-        self.bridges.lock().insert(key, bridge.clone());
-        Ok(bridge)
     }
 }
 
@@ -151,7 +105,7 @@ impl Core {
         let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
         let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
-        Ok(Core { parts, buses, functions, trail, run: Mutex::new(None) })
+        Ok(Core { parts, buses, functions, trail, runs: Arc::default() })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
@@ -162,29 +116,17 @@ impl Core {
         let port = Port::new(home.clone(), self.functions.clone());
         let parts = Parts { bus: self.buses.own(py)?, ..self.parts.clone() };
         let sessions = Sessions::new(parts, port, runtime()?.handle().clone());
-        let run = Run {
-            sessions: sessions.clone(),
-            process: std::process::id(),
-            home,
-            bridges: Mutex::default(),
-            stopping: Mutex::default(),
-        };
-        let inherited = self.run.lock().replace(Arc::new(run));
-        // A forked child has no part in its parent's run, and must not end it: their descriptors are the same.
-        std::mem::forget(inherited);
+        self.runs.begin(Run::new(sessions.clone(), home));
         future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(sessions.start().await)) })
     }
 
     /// Stops, after draining where that is asked for; the future is done when nothing is left. It goes on when nobody waits for it
     /// any more. A second stop takes the place of the first.
     fn stop<'py>(&self, py: Python<'py>, drain: bool) -> PyResult<Bound<'py, PyAny>> {
-        let run = self.running(py)?;
+        let run = self.runs.running(py)?;
         let sessions = run.sessions.clone();
         let stopping = runtime()?.spawn(async move { sessions.stop(drain).await });
-        let earlier = run.stopping.lock().replace(stopping.abort_handle());
-        if let Some(earlier) = earlier {
-            earlier.abort();
-        }
+        run.stops(stopping.abort_handle());
         future_into_py::<Tokio, _, ()>(py, async move {
             stopping.await.map_err(|error| PyRuntimeError::new_err(error.to_string()))
         })
@@ -192,25 +134,15 @@ impl Core {
 
     /// Gives the loops back, after the run has stopped.
     fn release(&self, py: Python<'_>) {
-        let run = self.run.lock().take();
-        let Some(run) = run else { return };
-        if run.process != std::process::id() {
-            // The loops' descriptors are the parent's too: to stop watching here would be to stop watching there.
-            std::mem::forget(run);
-            return;
-        }
         let home = self.trail.home.lock().take();
         drop(home);
-        let bridges: Vec<_> = run.bridges.lock().drain().map(|(_, bridge)| bridge).collect();
-        for bridge in bridges.iter().chain([&run.home]) {
-            bridge.close(py);
-        }
+        self.runs.end(py);
     }
 
     /// Publishes an event and returns its id, or a future of it; `None`: nothing was done yet, the loop has to run first.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as a struct")]
     fn publish<'py>(&self, py: Python<'py>, event: Given<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = self.running(py)?;
+        let run = self.runs.running(py)?;
         if !run.give_turn(py) {
             return Ok(None);
         }
@@ -222,7 +154,7 @@ impl Core {
     /// Publishes an event from a thread that runs no event loop, and waits; connects where there is no run. `None` as with `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a tuple as a struct")]
     fn publish_sync(&self, py: Python<'_>, event: Given<'_>) -> PyResult<Option<String>> {
-        let run = match self.running(py) {
+        let run = match self.runs.running(py) {
             Ok(run) => Some(run),
             // Beyond this process somebody may hear it.
             Err(_) if self.buses.reaches_others() => None,
@@ -254,7 +186,7 @@ impl Core {
     /// Publishes several events, all or none. `None`: as with `publish`.
     #[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a list as a Vec")]
     fn publish_many<'py>(&self, py: Python<'py>, events: Vec<Given<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let run = self.running(py)?;
+        let run = self.runs.running(py)?;
         if !run.give_turn(py) {
             return Ok(None);
         }
@@ -265,25 +197,25 @@ impl Core {
 
     /// Whether `publish` lets the loop run first.
     fn is_unattended(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.running(py)?.home.is_unattended())
+        Ok(self.runs.running(py)?.home.is_unattended())
     }
 
     /// The loop has run.
     fn attended(&self, py: Python<'_>) -> PyResult<()> {
-        self.running(py)?.home.attended();
+        self.runs.running(py)?.home.attended();
         Ok(())
     }
 
     /// Changes while the loop's readers and functions get on.
     fn progress(&self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.running(py)?.home.turns() + self.parts.metrics.events_delivered.get())
+        Ok(self.runs.running(py)?.home.turns() + self.parts.metrics.events_delivered.get())
     }
 
     /// Asks for a subscription; it is live when it is entered.
     #[expect(clippy::too_many_arguments, reason = "the arguments of `manager.subscribe`")]
     #[pyo3(signature = (query, *, variables, operation_name, context, viewer, subscription_id, connection_id, framing, resume))]
     fn subscribe(
-        slf: &Bound<'_, Core>,
+        &self,
         query: String,
         variables: &Bound<'_, PyAny>,
         operation_name: Option<String>,
@@ -296,7 +228,7 @@ impl Core {
     ) -> PyResult<Subscription> {
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
-        let authorisation = slf.get().parts.revocations.begin();
+        let authorisation = self.parts.revocations.begin();
         let ask = Ask::new(
             query,
             operation_name,
@@ -308,7 +240,7 @@ impl Core {
             resume,
             authorisation,
         )?;
-        Ok(Subscription::new(slf.clone().unbind(), ask))
+        Ok(Subscription::new(self.runs.clone(), ask))
     }
 
     /// Opens the protocol for a socket that is about to be accepted.
@@ -322,7 +254,7 @@ impl Core {
         authenticates: bool,
     ) -> PyResult<Socket> {
         let offer = Offer { introspection, authenticates };
-        Socket::open(py, &*self.running(py)?, send, finish, interrupt, offer)
+        Socket::open(py, &*self.runs.running(py)?, send, finish, interrupt, offer)
     }
 
     /// Notes that a connection was refused before there was a socket.
@@ -341,7 +273,7 @@ impl Core {
     ) -> PyResult<(usize, Bound<'py, PyAny>)> {
         let text = |text: Option<&str>| text.map(Arc::from);
         let (user_id, tenant_id, connection_id) = (text(user_id), text(tenant_id), text(connection_id));
-        let (ended, done) = self.running(py)?.sessions.revoke(Revocation { user_id, tenant_id, connection_id });
+        let (ended, done) = self.runs.running(py)?.sessions.revoke(Revocation { user_id, tenant_id, connection_id });
         Ok((ended, future_into_py::<Tokio, _, Connected>(py, async move { Ok(Connected(done.await)) })?))
     }
 
@@ -370,7 +302,7 @@ impl Core {
 
     /// Ends a subscription; returns whether it existed.
     fn complete(&self, py: Python<'_>, subscription_id: &str, connection_id: Option<&str>) -> PyResult<bool> {
-        Ok(self.running(py)?.sessions.complete(subscription_id, connection_id))
+        Ok(self.runs.running(py)?.sessions.complete(subscription_id, connection_id))
     }
 
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -412,49 +344,10 @@ impl Core {
 impl Core {
     /// Where in its life the run is, and how its bus is, of which the figures take note.
     fn observe(&self, py: Python<'_>) -> PyResult<(Option<Phase>, Status)> {
-        let run = self.run.lock().clone();
-        // A forked child has no part in its parent's run.
-        let phase = run.filter(|run| run.process == std::process::id()).map(|run| run.sessions.engine.phase());
+        let phase = self.runs.of_this_process().map(|run| run.sessions.engine.phase());
         let mut status = self.buses.own(py)?.status();
         status.connected &= phase.is_some();
         self.parts.metrics.observe(&status);
         Ok((phase, status))
     }
-
-    /// The present run, or why there is none.
-    pub(crate) fn running(&self, py: Python<'_>) -> PyResult<Arc<Run>> {
-        let run = self.run.lock().clone().ok_or_else(|| errors::not_running(py))?;
-        if run.process != std::process::id() {
-            let text = "the SubscriptionManager was entered before this process was forked: enter it in the child";
-            return Err(errors::raise(py, "NotRunning", (text,)));
-        }
-        Ok(run)
-    }
-}
-
-/// A viewer as `SecurityContext._json` describes it.
-#[derive(Deserialize)]
-struct ViewerInput {
-    user_id: Option<Arc<str>>,
-    tenant_id: Option<Arc<str>>,
-    permissions: Vec<Box<str>>,
-    sources: Option<Vec<Box<str>>>,
-    expires_at: Option<chrono::DateTime<chrono::Utc>>,
-    fields: Value,
-    key: Arc<str>,
-}
-
-/// The viewer behind a `SecurityContext`.
-pub(crate) fn parse_viewer(json: &str, context: Py<PyAny>) -> PyResult<Viewer> {
-    let input: ViewerInput = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    Ok(Viewer {
-        user_id: input.user_id,
-        tenant_id: input.tenant_id,
-        permissions: input.permissions.into_iter().collect(),
-        sources: input.sources.map(|sources| sources.into_iter().collect()),
-        expires_at: input.expires_at,
-        fields: input.fields,
-        key: input.key,
-        host: Some(Arc::new(context)),
-    })
 }

@@ -12,12 +12,15 @@ mod calls;
 mod convert;
 mod core;
 mod errors;
+mod functions;
 mod publishing;
 mod read;
+mod run;
 mod runtime;
 mod socket;
 mod stream;
 mod trail;
+mod viewer;
 mod wake;
 
 #[pymodule]

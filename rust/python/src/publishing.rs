@@ -11,7 +11,7 @@ use pyo3::types::{PyBool, PyString};
 use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::bus::{Accepted, Ids};
-use crate::core::Run;
+use crate::run::Run;
 use crate::runtime::Tokio;
 use crate::{convert, errors};
 

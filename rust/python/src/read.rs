@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyAttributeError, PyBaseException};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyMapping, PyString, PyTuple};
 
-use crate::calls::Functions;
+use crate::functions::Functions;
 use crate::{convert, errors};
 
 /// A result that has been read as far as it can be without awaiting.

@@ -21,7 +21,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator};
 
 use crate::convert;
-use crate::core::{Run, parse_viewer};
+use crate::run::Run;
+use crate::viewer::parse_viewer;
 use crate::wake::{Bridge, OnLoop};
 
 /// The protocol of one socket.

@@ -20,8 +20,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyString};
 use pyo3_async_runtimes::generic::future_into_py;
 
-use crate::core::{Core, Run};
 use crate::errors;
+use crate::run::{Run, Runs};
 use crate::runtime::Tokio;
 use crate::wake::{Bridge, OnLoop};
 
@@ -75,7 +75,7 @@ impl Ask {
 /// One subscription of this process.
 #[pyclass(frozen, module = "fraiseql_subs._core")]
 pub(crate) struct Subscription {
-    core: Py<Core>,
+    runs: Arc<Runs>,
     ask: Arc<Ask>,
     reader: Arc<Reader>,
 }
@@ -118,8 +118,8 @@ impl OnLoop for Reader {
 }
 
 impl Subscription {
-    pub(crate) fn new(core: Py<Core>, ask: Ask) -> Subscription {
-        Subscription { core, ask: Arc::new(ask), reader: Arc::default() }
+    pub(crate) fn new(runs: Arc<Runs>, ask: Ask) -> Subscription {
+        Subscription { runs, ask: Arc::new(ask), reader: Arc::default() }
     }
 
     /// Subscribes, unless that has been done. What is returned is done when it is live, where it has to wait for that.
@@ -127,7 +127,7 @@ impl Subscription {
         if self.reader.stream.get().is_some() || self.reader.ended.get().is_some() {
             return Ok(None);
         }
-        let run = self.core.bind(py).get().running(py)?;
+        let run = self.runs.running(py)?;
         let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation } =
             &*self.ask;
         let Some(authorisation) = authorisation.lock().take() else {

@@ -249,6 +249,11 @@ impl Mailbox {
         })
     }
 
+    /// What `extensions.eventId` says of a result, where it is asked for.
+    pub(crate) fn event_id(&self, body: &Body) -> Option<Position> {
+        body.position.filter(|_| self.event_ids)
+    }
+
     /// From now on it hears of events beyond `offset`.
     pub fn listen_since(&self, offset: Offset) {
         self.since.store(offset, SeqCst);

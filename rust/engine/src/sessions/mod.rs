@@ -2,6 +2,8 @@
 //! stops and revokes. In come frames, answers of auth handlers, and time; out go frames, messages and closes.
 //!
 //! It owns an engine and uses what stands below it. It knows no socket and no HTTP: transports hand in and take out.
+//!
+//! One circle of files: the register holds connections and streams, and each of them enters and leaves it by itself.
 
 mod connection;
 pub mod protocol;

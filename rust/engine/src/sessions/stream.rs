@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::connection::extensions;
 use super::protocol;
 use super::register::Sessions;
 use crate::accounts::{Accounts, Authorisation, Registered, Revocable, Revocation, Seat};
@@ -191,7 +190,7 @@ impl Stream {
         let (how, delivery) = match taken {
             Taken::Next { body, dropped, gap } => {
                 self.sessions.engine.parts.metrics.events_delivered.inc();
-                let extensions = extensions(&mailbox, &body, dropped, gap);
+                let extensions = protocol::extensions(mailbox.event_id(&body), dropped, gap);
                 return Some(Delivery::Message(match self.framing {
                     Framing::Next => protocol::next(&mailbox.id, &body.json, extensions.as_deref()),
                     Framing::Result => protocol::result(&body.json, extensions.as_deref()),

@@ -1,7 +1,9 @@
 //! A JSON value: an event's `data`, coerced arguments, a viewer's claims, and what was read of a function's result.
 //!
 //! Parsed once (simd-json; serde_json for numbers that simd-json refuses) and shared by `Arc`. Integers keep every digit,
-//! of duplicate keys the last one counts. It knows nothing of GraphQL types: see `coerce` and `project`.
+//! of duplicate keys the last one counts. It knows nothing of GraphQL types: see `graphql`.
+//!
+//! One circle of files: a place of a value may hold an error (`failure`), whose extensions are a value.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

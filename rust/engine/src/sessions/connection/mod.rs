@@ -5,22 +5,18 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
-use crate::clock::within;
-use crate::delivery::{Body, End, Mailbox, Notify, Outbox, Settled, Subscription, Taken};
-use crate::engine::{Phase, Start, Started};
-use crate::error::{Rejection, errors_json};
-use crate::graphql::Request;
+use crate::delivery::{End, Notify, Outbox, Subscription};
+use crate::engine::Phase;
 use crate::operators::audit;
 use crate::operators::{Counted, DropReason, Ended};
-use crate::sessions::protocol::{self, Action, Close, Frame, Protocol, Settings, Subscribe};
+use crate::sessions::protocol::{Action, Close, Frame, Protocol, Settings};
 use crate::sessions::register::Sessions;
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
@@ -29,6 +25,7 @@ use crate::viewer::Viewer;
 pub use authority::{Answer, Question};
 
 mod authority;
+mod operations;
 
 /// A WebSocket connection.
 pub struct Connection {
@@ -65,9 +62,6 @@ struct State {
     waiting: usize,
     held_back: VecDeque<String>,
 }
-
-/// What comes after a subscribe that waits for the bus is answered after it, but no later than this.
-const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// What a transport offers to those who connect.
 #[derive(Clone, Copy, Debug)]
@@ -250,12 +244,6 @@ impl Connection {
         self.sessions.connections.remove(&self.id);
     }
 
-    /// Ends an operation from the server's side; the client gets `complete`.
-    pub(crate) fn complete(&self, id: &str) -> bool {
-        let state = self.state.lock();
-        state.operations.get(id).is_some_and(|subscription| subscription.mailbox.end(End::Complete))
-    }
-
     /// Completes every operation; when all is sent, the connection closes.
     pub(crate) fn drain(&self) {
         let mut state = self.state.lock();
@@ -292,111 +280,6 @@ impl Connection {
             }
             Some(Action::Close(close)) => self.closed(state, close, Ended::Disconnect),
         }
-    }
-
-    fn subscribe(self: &Arc<Self>, state: &mut State, request: &Subscribe) {
-        let Some(viewer) = &state.viewer else { return };
-        let started = self.sessions.engine.subscribe(&Start {
-            request: Request {
-                query: &request.query,
-                operation_name: request.operation_name.as_deref(),
-                variables: &request.variables,
-                introspection: self.introspection,
-            },
-            viewer,
-            seat: &state.seat,
-            id: &request.id,
-            resume: &request.resume,
-            outbox: &self.outbox,
-            connection_id: Some(&self.id),
-        });
-        match started {
-            Ok(Started::Live(subscription)) => {
-                state.operations.insert(request.id.clone(), subscription);
-            }
-            Ok(Started::Soon(subscription, settled)) => {
-                state.operations.insert(request.id.clone(), subscription.clone());
-                // Nobody knows how long the bus is away.
-                let holds = self.sessions.engine.parts.bus.status().connected;
-                state.waiting += usize::from(holds);
-                let arrival = Arrival { connection: self.clone(), subscription, holds };
-                self.sessions.runtime.spawn(arrival.wait(settled));
-            }
-            Ok(Started::Answer(json)) => {
-                let answer = protocol::next(&request.id, &json, None);
-                self.over(state, &request.id, [answer, protocol::complete(&request.id)]);
-            }
-            Err(rejection) => self.reject(state, &request.id, &rejection),
-        }
-    }
-
-    fn reject(&self, state: &mut State, id: &Arc<str>, rejection: &Rejection) {
-        self.over(state, id, [protocol::error(id, &errors_json(&rejection.errors()))]);
-    }
-
-    /// A subscribe that waited for the bus is refused.
-    fn refused(self: &Arc<Self>, subscription: &Arc<Subscription>, rejection: &Rejection) {
-        let mut state = self.state.lock();
-        let id = subscription.mailbox.id.clone();
-        if state.operations.get(&id).is_some_and(|found| Arc::ptr_eq(found, subscription)) {
-            state.operations.remove(&id);
-            subscription.close(Ended::Error);
-            // Before what is held back because of it.
-            let held_back = std::mem::take(&mut state.held_back);
-            let waiting = std::mem::take(&mut state.waiting);
-            self.reject(&mut state, &id, rejection);
-            (state.held_back, state.waiting) = (held_back, waiting);
-        }
-        self.settle(state);
-    }
-
-    /// One less to wait for.
-    fn arrived(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        state.waiting -= 1;
-        if state.waiting == 0 {
-            let held_back = std::mem::take(&mut state.held_back);
-            state.control.extend(held_back.into_iter().map(Outgoing::Text));
-        }
-        self.settle(state);
-    }
-
-    fn over<const N: usize>(&self, state: &mut State, id: &Arc<str>, messages: [String; N]) {
-        if state.protocol.ended(id) {
-            self.send(state, messages);
-        }
-    }
-
-    /// The frame for what was taken of a mailbox; `None` where its operation is no longer live.
-    fn frame(&self, state: &mut State, mailbox: &Arc<Mailbox>, taken: Taken) -> Option<String> {
-        let subscription = state.operations.get(&mailbox.id)?;
-        if !Arc::ptr_eq(&subscription.mailbox, mailbox) {
-            return None;
-        }
-        let end = match taken {
-            Taken::Next { body, dropped, gap } => {
-                self.sessions.engine.parts.metrics.events_delivered.inc();
-                let extensions = extensions(mailbox, &body, dropped, gap);
-                return Some(protocol::next(&mailbox.id, &body.json, extensions.as_deref()));
-            }
-            Taken::End(end) => end,
-        };
-        let (how, message) = match end {
-            End::Complete if state.draining => (Ended::Drained, Some(protocol::complete(&mailbox.id))),
-            End::Complete => (Ended::Complete, Some(protocol::complete(&mailbox.id))),
-            End::Error(error) => {
-                let errors = errors_json(std::slice::from_ref(&*error));
-                (Ended::Error, Some(protocol::error(&mailbox.id, &errors)))
-            }
-            // These end whole connections.
-            End::Expired => (Ended::Expired, None),
-            End::Revoked => (Ended::Revoked, None),
-            End::Slow => (Ended::Slow, None),
-        };
-        subscription.close(how);
-        state.operations.remove(&mailbox.id);
-        let message = message?;
-        state.protocol.ended(&mailbox.id).then_some(message)
     }
 
     fn send<const N: usize>(&self, state: &mut State, messages: [String; N]) {
@@ -460,42 +343,6 @@ impl Connection {
     }
 }
 
-/// A subscribe that waits for the bus.
-struct Arrival {
-    connection: Arc<Connection>,
-    subscription: Arc<Subscription>,
-    /// Whether what comes after it is held back.
-    holds: bool,
-}
-
-impl Arrival {
-    async fn wait(mut self, mut settled: Settled) {
-        let outcome = match within(HELD_BACK, &mut settled).await {
-            Some(outcome) => outcome,
-            None => {
-                self.let_go();
-                settled.await
-            }
-        };
-        // One that ended meanwhile says nothing.
-        if let Ok(Err(rejection)) = outcome {
-            self.connection.refused(&self.subscription, &rejection);
-        }
-    }
-
-    fn let_go(&mut self) {
-        if std::mem::take(&mut self.holds) {
-            self.connection.arrived();
-        }
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        self.let_go();
-    }
-}
-
 impl Timed for Connection {
     fn tick(&self, now: Instant) {
         // The registry holds every connection until it is lost.
@@ -516,25 +363,4 @@ impl Timed for Connection {
         }
         this.settle(state);
     }
-}
-
-/// What a message says beside its result.
-pub(crate) fn extensions(mailbox: &Mailbox, body: &Body, dropped: u64, gap: bool) -> Option<String> {
-    let position = body.position.filter(|_| mailbox.event_ids);
-    if dropped == 0 && !gap && position.is_none() {
-        return None;
-    }
-    let mut out = String::new();
-    if dropped > 0 {
-        _ = write!(out, ",\"dropped\":{dropped}");
-    }
-    if gap {
-        out.push_str(",\"gap\":true");
-    }
-    if let Some(position) = position {
-        _ = write!(out, ",\"eventId\":\"{}\"", position.token());
-    }
-    out.replace_range(..1, "{");
-    out.push('}');
-    Some(out)
 }

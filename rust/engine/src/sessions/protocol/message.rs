@@ -1,7 +1,10 @@
 //! The messages of the protocol: read from a frame, and written, byte for byte.
 
+use std::fmt::Write as _;
+
 use super::{MAX_ID, Subscribe};
 use crate::engine::Resume;
+use crate::event::Position;
 use crate::value::{Object, Value, ValueError, write_string};
 
 /// A `next` message: `body` is an ExecutionResult, `extensions` an object, both JSON.
@@ -32,6 +35,26 @@ fn write_result(body: &str, extensions: Option<&str>, out: &mut String) {
         }
         _ => out.push_str(body),
     }
+}
+
+/// What a message says beside its result: the event's id where it is asked for, how many were lost, and whether the bus lost some.
+pub(in crate::sessions) fn extensions(event_id: Option<Position>, dropped: u64, gap: bool) -> Option<String> {
+    if dropped == 0 && !gap && event_id.is_none() {
+        return None;
+    }
+    let mut out = String::new();
+    if dropped > 0 {
+        _ = write!(out, ",\"dropped\":{dropped}");
+    }
+    if gap {
+        out.push_str(",\"gap\":true");
+    }
+    if let Some(position) = event_id {
+        _ = write!(out, ",\"eventId\":\"{}\"", position.token());
+    }
+    out.replace_range(..1, "{");
+    out.push('}');
+    Some(out)
 }
 
 /// An `error` message; `errors` is a JSON array of GraphQL errors.

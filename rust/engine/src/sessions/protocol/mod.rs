@@ -28,6 +28,7 @@ use crate::limits::Limits;
 use crate::value::Value;
 
 pub use close::Close;
+pub(super) use message::extensions;
 use message::{Message, message};
 pub use message::{complete, error, next, result};
 

@@ -1,0 +1,183 @@
+"""Which room of the house uses which: read off every path of the Rust sources, and held against the list below."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+RUST = Path(__file__).parents[1] / "rust"
+
+# Room by room in reading order, the lowest first; a room uses only what stands before it. Folders and the files beside `lib.rs`.
+ENGINE = {
+    "clock": "",
+    "tasks": "",
+    "limits": "",
+    "value": "",
+    "error": "value",
+    "timers": "clock",
+    "event": "value",
+    "viewer": "value",
+    "predicate": "value event viewer",
+    "security": "value error event viewer predicate",
+    "matching": "value error event predicate security",
+    "graphql": "value error limits viewer predicate security matching",
+    "admission": "error limits event viewer predicate security matching graphql",
+    "accounts": "clock tasks limits viewer",
+    "bus": "value event accounts",
+    "operators": "clock value error viewer accounts bus",
+    "delivery": "clock tasks limits value error event viewer matching graphql admission accounts bus operators",
+    "parts": "clock limits event viewer security graphql admission accounts bus operators",
+    "engine": "value error event viewer security graphql admission accounts bus operators delivery parts",
+    "sessions": "clock tasks timers limits value error event viewer graphql accounts bus operators delivery parts engine",
+}
+BINDINGS = {
+    "runtime": "",
+    "wake": "",
+    "functions": "",
+    "convert": "",
+    "errors": "convert",
+    "viewer": "",
+    "trail": "wake",
+    "admin": "runtime errors",
+    "bus": "runtime errors",
+    "run": "errors wake",
+    "read": "convert errors functions",
+    "calls": "runtime wake convert errors functions read",
+    "publishing": "runtime convert errors bus run",
+    "socket": "wake convert viewer run",
+    "stream": "runtime wake errors run",
+    "core": "runtime wake functions convert errors viewer trail bus run calls publishing socket stream",
+}
+# Circles of files inside a room, each with its reason in the room's `mod.rs`.
+CIRCLES = {
+    frozenset({"value/mod", "value/failure"}),
+    frozenset({"predicate/mod", "predicate/compare", "predicate/describe"}),
+    frozenset({"graphql/schema", "graphql/coerce", "graphql/field", "graphql/guards"}),
+    frozenset({"graphql/plan", "graphql/reads"}),
+    frozenset({"delivery/group", "delivery/resolver"}),
+    frozenset({"sessions/register", "sessions/connection/mod", "sessions/stream"}),
+}
+COMMENT = re.compile(r"//[^\n]*")
+NAME = re.compile(r"\w+")
+TESTS = re.compile(r"^#\[cfg\(test\)\]\n.*", re.MULTILINE | re.DOTALL)
+
+
+def leaves(tree: str) -> Iterator[list[str]]:
+    """The paths of a tree of imports: `a::{b, c::d}` has two."""
+    head, brace, rest = tree.partition("{")
+    prefix = NAME.findall(head.rpartition("as ")[0] or head)
+    if not brace:
+        yield prefix
+        return
+    depth, part = 0, ""
+    for letter in rest.rpartition("}")[0] + ",":
+        depth += (letter == "{") - (letter == "}")
+        if letter == "," and depth == 0:
+            if part.strip():
+                yield from ([*prefix, *leaf] for leaf in leaves(part.strip()))
+            part = ""
+        else:
+            part += letter
+
+
+def paths(source: str, root: str) -> Iterator[list[str]]:
+    """Every path that begins with a name, in imports and elsewhere."""
+    for found in re.finditer(rf"\b{root}::", source):
+        rest = source[found.end() :]
+        tree = rest.partition(";")[0] if re.search(r"\buse\s+$", source[: found.start()]) else ""
+        yield from leaves(tree or re.match(r"[\w:]*", rest)[0])  # type: ignore[index]
+
+
+def sources(crate: str) -> dict[str, str]:
+    """The product's sources by path without suffix, comments and tests apart."""
+    folder = RUST / crate / "src"
+    files = [file for file in folder.rglob("*.rs") if file.name != "tests.rs"]
+    assert len(files) > 10
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): TESTS.sub("", COMMENT.sub("", file.read_text()))
+        for file in files
+    }
+
+
+def arrows(crate: str) -> dict[str, set[str]]:
+    """What each room uses."""
+    used: dict[str, set[str]] = {}
+    for file, source in sources(crate).items():
+        room = file.partition("/")[0]
+        names = {path[0] for path in paths(source, "crate") if path}
+        used.setdefault(room, set()).update(names - {room})
+    return {room: names for room, names in used.items() if room != "lib"}
+
+
+def test_a_room_uses_what_stands_before_it_and_nothing_else() -> None:
+    for crate, allowed in [("engine", ENGINE), ("python", BINDINGS)]:
+        found = arrows(crate)
+        assert found.keys() == allowed.keys()
+        before: set[str] = set()
+        for room, names in allowed.items():
+            assert set(names.split()) <= before, f"{room} stands before what it uses"
+            before.add(room)
+            assert found[room] == set(names.split()), f"{crate}/{room}"
+
+
+def test_a_circle_of_files_inside_a_room_has_a_reason() -> None:
+    files = sources("engine")
+    uses: dict[str, set[str]] = {}
+    for file, source in files.items():
+        room, slash, _ = file.partition("/")
+        if not slash:
+            continue
+        inside = [path for path in paths(source, "crate") if path[:1] == [room]]
+        here = [[room, *path] for path in paths(source, "super")] if file.count("/") == 1 else []
+        for path in (*inside, *here):
+            names = "/".join(path[:2])
+            other = names if names in files else f"{names}/mod" if f"{names}/mod" in files else f"{room}/mod"
+            uses.setdefault(file, set()).add(other)
+    assert uses
+    circles = {frozenset(circle) for circle in strongly_connected(uses)}
+    unknown = {circle for circle in circles if not any(circle <= known for known in CIRCLES)}
+    assert not unknown
+
+
+def strongly_connected(uses: dict[str, set[str]]) -> Iterator[set[str]]:
+    """The circles of a graph: what leads to each other."""
+    reach: dict[str, set[str]] = {}
+    for start in uses:
+        open_, seen = [start], set[str]()
+        while open_:
+            for other in uses.get(open_.pop(), set()) - seen:
+                seen.add(other)
+                open_.append(other)
+        reach[start] = seen
+    for start, seen in reach.items():
+        circle = {other for other in seen if start in reach.get(other, set())}
+        if len(circle) > 1:
+            yield circle
+
+
+def test_a_wrong_arrow_would_be_seen() -> None:
+    tree = "use crate::{error::{self, code}, sessions::Stream as S}; fn f() { crate::engine::g() }"
+    assert [path[0] for path in paths(tree, "crate")] == ["error", "error", "sessions", "engine"]
+    assert {frozenset(circle) for circle in strongly_connected({"a": {"b"}, "b": {"a"}, "c": {"a"}})} == {
+        frozenset({"a", "b"})
+    }
+
+
+def test_time_comes_by_the_clock_alone() -> None:
+    """The servers of a bus have clocks of their own, and time-outs that are the machine's."""
+    now = re.compile(r"\b(Instant|Utc|SystemTime)::now\b|\btokio::time\b")
+    by_itself = {
+        file
+        for crate in ["engine", "python"]
+        for file, source in sources(crate).items()
+        if now.search(source) and not file.startswith("bus/")
+    }
+    assert by_itself == {"clock"}
+
+
+def test_no_file_is_too_long() -> None:
+    for crate in ["engine", "python"]:
+        for file, source in sources(crate).items():
+            lines = [line for line in source.splitlines() if line.strip()]
+            assert len(lines) <= 500, file

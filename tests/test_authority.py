@@ -41,7 +41,7 @@ from .sockets import (
     ticking,
     until,
 )
-from .support import audited, entered, one, rest, soon, within
+from .support import audited, entered, nonzero, one, rest, soon, within
 
 FORBIDDEN = (4403, "Forbidden")
 TICK = tick_of("a")
@@ -49,11 +49,6 @@ TICK = tick_of("a")
 
 def first_tick(n: int, operation: str = "1") -> str:
     return next_frame(operation, {"tick": {"n": n}})
-
-
-def ended(manager: SubscriptionManager) -> dict[str, int]:
-    """How subscriptions have ended, where any did."""
-    return {how: count for how, count in manager.get_metrics()["subscriptions_ended"].items() if count}
 
 
 class Desk:
@@ -226,13 +221,13 @@ async def test_an_authority_that_ends_without_any_event_closes_4403_at_its_time(
             for count, name in enumerate(["short", "middle", "long"], 1):
                 assert await clients[name].closed() == FORBIDDEN
                 assert datetime.now(timezone.utc) >= lasting[name]
-                assert ended(manager)["expired"] >= count
+                assert nonzero(manager, "subscriptions_ended")["expired"] >= count
             assert gauges(manager) == {"connections": 2, "subscriptions": 2}
             await publish_tick(manager, "a", 1)
             for client in (endless, far):
                 await client.expect(first_tick(1))
                 await client.sync()
-        assert ended(manager) == {"expired": 3, "disconnect": 2}
+        assert nonzero(manager, "subscriptions_ended") == {"expired": 3, "disconnect": 2}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -260,7 +255,7 @@ async def test_a_function_that_is_at_work_at_the_expiry_hands_over_nothing(field
             await other.expect(next_frame("1", {field: {"n": 1}}))
             assert await one(other_stream) == {"data": {field: {"n": 1}}}
             assert await rest(stream) == []
-            assert ended(manager) == {"expired": 2}
+            assert nonzero(manager, "subscriptions_ended") == {"expired": 2}
             assert manager.get_metrics()["events_delivered"] == 2
 
 
@@ -271,7 +266,7 @@ async def test_a_send_that_is_suspended_at_the_expiry_is_cancelled_and_the_close
         await soon(server.task)
         assert (server.began, server.over) == (1, 1)
         assert server.sent[2:] == [CLOSE]
-        assert ended(manager) == {"client": 1, "expired": 1}
+        assert nonzero(manager, "subscriptions_ended") == {"client": 1, "expired": 1}
         assert manager.get_metrics()["queued_messages"] == 0
 
 
@@ -287,7 +282,7 @@ async def test_in_process_what_waits_at_the_expiry_is_not_given_even_after_a_com
         # One that is only still read is cut as well.
         for stream in (streams[1], lasting):
             assert await manager.complete_subscription(stream.id)
-        await until(lambda: ended(manager).get("expired") == 2)
+        await until(lambda: nonzero(manager, "subscriptions_ended").get("expired") == 2)
         for stream in streams:
             with pytest.raises(Forbidden):
                 await soon(anext(stream))
@@ -372,7 +367,7 @@ async def test_a_refresh_moves_the_end_earlier(make, before):
             assert datetime.fromisoformat(answer["expiresAt"]) == expires_at
             assert await client.closed() == FORBIDDEN
             assert datetime.now(timezone.utc) >= expires_at
-            assert ended(manager) == {"expired": 1}
+            assert nonzero(manager, "subscriptions_ended") == {"expired": 1}
             await other.sync()
 
 
@@ -665,7 +660,7 @@ async def test_revoking_closes_the_sockets_of_those_who_match_all_that_is_given_
                 assert await client.closed() == FORBIDDEN
             else:
                 await client.expect(first_tick(1))
-        assert ended(manager) == ({"revoked": len(found)} if found else {})
+        assert nonzero(manager, "subscriptions_ended") == ({"revoked": len(found)} if found else {})
         assert await manager.revoke(**given) == 0
 
 
@@ -688,7 +683,7 @@ async def test_revoking_ends_the_subscribes_of_those_who_match_all_that_is_given
                 assert await rest(stream) == []
             else:
                 assert await one(stream) == {"data": {"tick": {"n": 1}}}
-        assert ended(manager) == ({"revoked": len(found)} if found else {})
+        assert nonzero(manager, "subscriptions_ended") == ({"revoked": len(found)} if found else {})
         assert await manager.revoke(**given) == 0
 
 
@@ -705,7 +700,7 @@ async def test_it_counts_connections_and_subscribes_together():
             for operation in ("1", "2", "3"):
                 await client.subscribe(operation, TICK)
             assert await manager.revoke(user_id=1) == 4
-            assert ended(manager) == {"revoked": 5}
+            assert nonzero(manager, "subscriptions_ended") == {"revoked": 5}
             assert gauges(manager) == {"connections": 0, "subscriptions": 1}
 
 
@@ -783,7 +778,7 @@ async def test_a_send_that_is_suspended_is_over_when_revoke_returns(reluctant):
         await publish_tick(manager, "a", 4)
         await soon(server.task)
         assert server.sent[2:] == [CLOSE]
-        assert ended(manager) == {"client": 1, "revoked": 1}
+        assert nonzero(manager, "subscriptions_ended") == {"client": 1, "revoked": 1}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -809,7 +804,7 @@ async def test_a_function_that_is_at_work_hands_over_nothing_to_who_is_revoked(f
             assert await client.closed() == FORBIDDEN
             with pytest.raises(Forbidden):
                 await soon(anext(stream))
-            assert ended(manager) == {"revoked": 2}
+            assert nonzero(manager, "subscriptions_ended") == {"revoked": 2}
             assert manager.get_metrics()["events_delivered"] == 2
 
 

@@ -24,7 +24,7 @@ from fraiseql_subs import (
 from fraiseql_subs.asgi import SubscriptionApp
 
 from .sockets import NARROW, Client, gauges, publish_tick, served, text_of, tick, until
-from .support import soon, within
+from .support import nonzero, soon, within
 
 QUERY = "subscription { tick(of: 1) { n text } }"
 
@@ -54,9 +54,8 @@ async def publish(manager: SubscriptionManager, count: int) -> None:
 def is_settled(manager: SubscriptionManager, reason: str, count: int = 1) -> bool:
     """Whether so many have ended for this reason, none for another, and nothing waits."""
     metrics = manager.get_metrics()
-    ended = {how: number for how, number in metrics["subscriptions_ended"].items() if number}
     waiting = (metrics["subscriptions"], metrics["queued_messages"], metrics["queued_bytes"])
-    return (ended, waiting) == ({reason: count}, (0, 0, 0))
+    return (nonzero(manager, "subscriptions_ended"), waiting) == ({reason: count}, (0, 0, 0))
 
 
 def in_prometheus(manager: SubscriptionManager) -> dict[str, int]:

@@ -16,11 +16,10 @@ import httpx2
 import jwt
 import pytest
 
-from .sockets import Client, gauges, next_frame, serving
+from .sockets import FORBIDDEN, Client, gauges, next_frame, serving
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 KEY = "a key that only the issuer and the server know"
-FORBIDDEN = (4403, "Forbidden")
 WATCH = "subscription { orderChanged { id status total } }"
 
 _numbers = itertools.count()
@@ -53,7 +52,7 @@ def unsigned(sub: str = "ada") -> str:
 
 
 async def refresh(client: Client, token: str) -> None:
-    await client.send({"type": "ping", "payload": {"refresh": {"token": token}}})
+    await client.ask_refresh({"token": token})
 
 
 def expires(at: int) -> str:

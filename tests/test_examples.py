@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import itertools
 import json
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import jwt
 import pytest
 
+from .conftest import EXAMPLES
 from .sockets import FORBIDDEN, Client, gauges, next_frame, serving
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 KEY = "a key that only the issuer and the server know"
 WATCH = "subscription { orderChanged { id status total } }"
 
@@ -26,12 +22,10 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def example(monkeypatch) -> Iterator[Any]:
+def example(monkeypatch, load) -> Any:
     """`jwt_auth`, new for each test."""
     monkeypatch.setenv("JWT_KEY", KEY)
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield importlib.import_module("jwt_auth")
-    del sys.modules["jwt_auth"]
+    return load(EXAMPLES, "jwt_auth")
 
 
 def claims_of(sub: str = "ada", **other: Any) -> dict[str, Any]:

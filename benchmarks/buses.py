@@ -78,6 +78,7 @@ def cpu_of(pid: int) -> float:
 
 
 def memory() -> int:
+    """The resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 

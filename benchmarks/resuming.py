@@ -1,6 +1,6 @@
 """Many clients who come back at once: how fast they are served, what that costs, and what others notice of it.
 
-    python benchmarks/resuming.py [URL or DSN] --subscriptions 10000 --events 1000
+    python -m benchmarks.resuming [URL or DSN] --subscriptions 10000 --events 1000
 
 Without a URL it runs on the memory bus. It prints one JSON object.
 """
@@ -11,14 +11,14 @@ import argparse
 import asyncio
 import gc
 import json
-import resource
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fraiseql_subs import EventBusConfig, Limits, Schema, SubscriptionManager, subscription
+
+from .buses import memory
 
 
 @dataclass
@@ -55,11 +55,6 @@ def bus_of(url: str | None, history: int) -> EventBusConfig:
     if url.startswith("postgres"):
         return EventBusConfig.postgresql(url, install=True, history=history)
     return EventBusConfig.redis(url, history=history)
-
-
-def memory() -> int:
-    """The resident bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def watch_live(manager: SubscriptionManager, latencies: list[float]) -> None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,6 +22,8 @@ from websockets.exceptions import ConnectionClosed
 
 from fraiseql_subs import Schema, SubscriptionManager, subscription
 from fraiseql_subs.asgi import SubscriptionApp
+
+from .buses import memory
 
 READERS = 3
 MOST = 32 * 2**20
@@ -41,11 +41,6 @@ async def ticks() -> Tick:
     raise NotImplementedError
 
 
-def resident() -> int:
-    """Bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def serve(events: int, control: Connection) -> None:
     """Serves; publishes when it is told to, and sends how much the memory has grown at most."""
     asyncio.run(_serve(events, control))
@@ -60,11 +55,11 @@ async def _serve(events: int, control: Connection) -> None:
         await asyncio.sleep(0.01)
     control.send(server.servers[0].sockets[0].getsockname()[1])
     await asyncio.to_thread(control.recv)
-    before = most = resident()
+    before = most = memory()
     for n in range(events):
         await manager.publish_event("tick", "ticks", {"n": n, "text": "x" * 1_000})
         if n % BURST == BURST - 1:
-            most = max(most, resident())
+            most = max(most, memory())
             await asyncio.to_thread(control.recv)
     control.send((most - before, manager.get_metrics()["events_dropped"]["overflow"]))
     await asyncio.to_thread(control.recv)

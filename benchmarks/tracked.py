@@ -5,14 +5,14 @@ Run: `python -m benchmarks.tracked`. The server comes from a wheel; nobody else 
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from fraiseql_subs import _core
 from fraiseql_subs.servers import PostgreSQL
+
+from .buses import cpu_of
 
 ROWS = 30_000
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, tenant text, name text, amount numeric, at timestamptz, note text)"
@@ -65,12 +65,6 @@ WAYS: dict[str, Any] = {
 }
 
 
-def cpu(process: int) -> float:
-    """Microseconds of CPU that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6
-
-
 def main() -> None:
     """Prints a table."""
     with PostgreSQL() as server, psycopg.connect(server.url, autocommit=True) as db:
@@ -84,9 +78,9 @@ def main() -> None:
                     db.execute(WORK["insert"])
                 db.execute((how[operation] if isinstance(how, dict) else how).encode() or b"SELECT")
                 db.execute("TRUNCATE fraiseql_subs.event")
-                before = cpu(db.info.backend_pid)
+                before = cpu_of(db.info.backend_pid)
                 db.execute(statement.encode())
-                costs.append((cpu(db.info.backend_pid) - before) / ROWS)
+                costs.append((cpu_of(db.info.backend_pid) - before) / ROWS * 1e6)
             print(f"{name:34}" + "".join(f"{cost:10.1f}" for cost in costs))
 
 

@@ -47,6 +47,14 @@ rm -rf "$2"
 """
 
 
+def reserved_port() -> socket.socket:
+    """Bound and never listening: nobody else is given the port, while a server that reuses addresses may have it."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
 class Server(abc.ABC):
     """One server; it may be killed and started again, and keeps its directory, port and password.
 
@@ -65,10 +73,7 @@ class Server(abc.ABC):
     def __init__(self, *lines: str) -> None:
         self.lines = [*lines]
         self.password = secrets.token_hex(16)
-        # Bound and never listening: nobody else is given the port, while a server that reuses addresses may have it.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
+        self._reserved = reserved_port()
         self.port: int = self._reserved.getsockname()[1]
         self._temporary = _Temporary(self._ending)
         self.directory = self._temporary.path

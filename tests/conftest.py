@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fraiseql_subs.servers import reserved_port
 
 from . import servers
 from .servers import postgres_server, redis_server, start_server, valkey_server
@@ -52,8 +54,26 @@ WORKERS = {
 }
 
 
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
 #: A process imports the package from where the tests do, installed or not.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, str], Any]]:
+    """`load(directory, name)`: the module there, imported anew, and forgotten with the test."""
+    loaded: list[str] = []
+
+    def load(directory: Path, name: str) -> Any:
+        monkeypatch.syspath_prepend(directory)
+        module = importlib.import_module(name)
+        loaded.append(name)
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
 
 
 class Server:
@@ -62,10 +82,7 @@ class Server:
     def __init__(
         self, command: list[str], app: str, directory: Path, workers: int, environment: dict[str, str]
     ) -> None:
-        # Bound and never listening: nobody else is given the port, while a server that reuses addresses may have it.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
+        self._reserved = reserved_port()
         self.port: int = self._reserved.getsockname()[1]
         self.output: list[str] = []
         self._command = [part.format(app=app, port=self.port, workers=workers) for part in command]

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from fraiseql_subs.servers import reserved_port
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -31,10 +33,7 @@ class Proxy:
         self.delay = 0.0
         self.connections = 0
         self._target = target
-        # Bound and never listening: nobody else is given the port while this does not listen.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
+        self._reserved = reserved_port()
         self.port: int = self._reserved.getsockname()[1]
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], _Link] = {}

@@ -24,6 +24,8 @@ from fraiseql_subs.asgi import SubscriptionApp
 NARROW = {"narrow": True}
 #: Longer than anything here takes; what runs into it has failed.
 PATIENCE = 20.0
+#: How a connection closes whose viewer may not, or no longer, be there.
+FORBIDDEN = (4403, "Forbidden")
 
 
 @dataclass
@@ -99,6 +101,9 @@ class Client:
 
     async def ask(self, operation: str, query: str, **payload: object) -> None:
         await self.send({"id": operation, "type": "subscribe", "payload": {"query": query, **payload}})
+
+    async def ask_refresh(self, payload: object) -> None:
+        await self.send({"type": "ping", "payload": {"refresh": payload}})
 
     async def complete(self, operation: str) -> None:
         await self.send({"id": operation, "type": "complete"})
@@ -216,6 +221,29 @@ class Server:
     async def acknowledged(self, path: str = "/", payload: object = None, **options: Any) -> AsyncIterator[Client]:
         async with self.client(path, **options) as client:
             yield await client.init(payload)
+
+
+class Direct:
+    """An ASGI server without a socket: it hands on what a client says, and keeps what it is to send."""
+
+    def __init__(self, app: Any, *messages: object) -> None:
+        self.sent: list[Any] = []
+        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
+        self.hand({"type": "websocket.connect"})
+        self.say(*messages)
+        scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
+        self.task = asyncio.create_task(app(scope, self._incoming.get, self.send))
+
+    def say(self, *messages: object) -> None:
+        for message in messages:
+            self.hand({"type": "websocket.receive", "text": text_of(message)})
+
+    def hand(self, message: dict[str, Any]) -> None:
+        """A message of ASGI, as it is."""
+        self._incoming.put_nowait(message)
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
 
 
 class Log(logging.Handler):

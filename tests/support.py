@@ -41,6 +41,27 @@ def orders() -> Order:
 ORDERS = "subscription { orders { id } }"
 
 
+async def publish_order(manager: SubscriptionManager, id: Any, **more: Any) -> str:
+    return await manager.publish_event("orderUpdated", "orders", {"id": id, **more})
+
+
+@dataclass
+class Tick:
+    """A number, as large as its padding makes it."""
+
+    n: int
+    pad: str | None = None
+
+
+@subscription(channel="c", passthrough=True)
+def ticks() -> Tick:
+    """All numbers, without Python."""
+    raise NotImplementedError
+
+
+TICKS = "subscription { ticks { n } }"
+
+
 def manager_of(
     *subscriptions: Any, limits: Limits | None = None, history: int = 0, multi_tenant: bool = False
 ) -> SubscriptionManager:
@@ -80,11 +101,24 @@ async def rest(stream: AsyncIterator[bytes]) -> list[dict[str, Any]]:
     return [message.get("payload", message) for message in messages]
 
 
+async def reader(manager: SubscriptionManager, stream: AsyncIterator[bytes]) -> asyncio.Task[list[dict[str, Any]]]:
+    """The manager's one subscription is live, and a task waits for the rest of its messages."""
+    task = asyncio.create_task(rest(stream))
+    while manager.get_metrics()["subscriptions"] == 0:
+        await asyncio.sleep(0)
+    return task
+
+
 async def entered(stack: contextlib.AsyncExitStack, stream: Any) -> Any:
     """A subscription that is live until the stack is left."""
     await stream.__aenter__()
     stack.push_async_callback(stream.aclose)
     return stream
+
+
+def nonzero(manager: SubscriptionManager, metric: str) -> dict[str, int]:
+    """A metric that has labels, by those for which it is not 0."""
+    return {label: count for label, count in manager.get_metrics()[metric].items() if count}
 
 
 def bounded(**limits: Any) -> Limits:
@@ -134,14 +168,22 @@ class Trail(logging.Handler):
 
 
 @contextlib.contextmanager
+def handled(handler: logging.Handler, name: str | None = None) -> Iterator[None]:
+    """The handler is given what a logger (default: the root) is told, from the handler's level up."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(handler.level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def audited() -> Iterator[Trail]:
     """Collects the audit trail."""
-    logger, trail = logging.getLogger("fraiseql_subs.audit"), Trail()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(trail)
-    try:
+    trail = Trail()
+    with handled(trail, "fraiseql_subs.audit"):
         yield trail
-    finally:
-        logger.removeHandler(trail)
-        logger.setLevel(level)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -30,9 +29,9 @@ from fraiseql_subs import (
 from fraiseql_subs.asgi import SubscriptionApp
 
 from .attacks import FORBIDDEN, SECRET, attacked, attempt
+from .sockets import FORBIDDEN as CLOSED
 from .sockets import NARROW, Client, gauges, next_frame, serving, until
-
-CLOSED = (4403, "Forbidden")
+from .support import one, within
 
 
 @subscription(channel="c", passthrough=True, name="open")
@@ -69,10 +68,6 @@ async def test_a_second_init_closes_and_is_never_asked_about():
     assert asked == [{"user_id": 1}, {"permissions": ["see"]}]
 
 
-def refresh(**context: Any) -> dict[str, Any]:
-    return {"type": "ping", "payload": {"refresh": context}}
-
-
 @pytest.mark.parametrize(
     "other",
     [
@@ -87,7 +82,7 @@ async def test_a_refresh_with_another_context_closes_and_gives_nothing(other):
             for each in (client, bystander):
                 await each.subscribe("1", OPEN)
             # What is asked in the same breath is asked by who one was.
-            await client.send(refresh(**other))
+            await client.ask_refresh(other)
             await client.ask("2", GUARDED)
             first = await client.frame_or_close()
             if isinstance(first, str):
@@ -101,7 +96,7 @@ async def test_a_refresh_with_another_context_closes_and_gives_nothing(other):
 
 async def test_a_refresh_moves_the_expiry_and_no_right():
     rights = {"see"}
-    lasting = datetime.now(timezone.utc) + timedelta(days=1)
+    lasting = within(86_400)
 
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
         return SecurityContext(user_id=1, permissions=payload.get("permissions", ()), expires_at=lasting)
@@ -109,7 +104,7 @@ async def test_a_refresh_moves_the_expiry_and_no_right():
     async with attacked(opened, guarded, auth_handler=authenticate) as (manager, server):
         async with server.acknowledged() as client, server.acknowledged(payload={"permissions": [*rights]}) as allowed:
             for who, answer in ((client, FORBIDDEN), (allowed, {"data": {"guarded": {}}})):
-                await who.send(refresh(permissions=[*rights] if who is allowed else []))
+                await who.ask_refresh({"permissions": [*rights] if who is allowed else []})
                 pong = await who.message()
                 assert pong == {"type": "pong", "payload": {"refresh": {"ok": True, "expiresAt": lasting.isoformat()}}}
                 assert await attempt(manager, who, GUARDED) == answer
@@ -161,9 +156,8 @@ async def ending(
     """A client of user 1, whose authority will end, and one of user 2, whose does not."""
 
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
-        soon = datetime.now(timezone.utc) + timedelta(seconds=0.3)
         ends = expires and payload["user_id"] == 1
-        return SecurityContext(**payload, tenant_id="a", expires_at=soon if ends else None)
+        return SecurityContext(**payload, tenant_id="a", expires_at=within(0.3) if ends else None)
 
     manager = SubscriptionManager(Schema(subscriptions=[opened, *functions]), limits=limits or Limits())
     app = Handed(SubscriptionApp(manager, auth_handler=authenticate))
@@ -380,8 +374,8 @@ async def test_a_refresh_that_was_under_way_brings_nobody_back():
         async with server.acknowledged(payload={"user_id": 1}) as client, server.acknowledged() as other:
             for each in (client, other):
                 await each.subscribe("1", OPEN)
-            await client.send(refresh(user_id=1, claims={"wait": True}))
-            await other.send(refresh(claims={"wait": True}))
+            await client.ask_refresh({"user_id": 1, "claims": {"wait": True}})
+            await other.ask_refresh({"claims": {"wait": True}})
             await until(lambda: asked.count == 4)
             assert await manager.revoke(user_id=1) == 1
             asked.open.set()
@@ -407,7 +401,7 @@ async def test_a_subscribe_of_this_process_that_was_under_way_does_not_begin(who
         for stream, tenant in ((other, "b"), (manager.subscribe(OPEN, context=mine, connection_id="label"), "a")):
             async with stream:
                 await manager.publish_event("x", "c", {"n": 2}, tenant_id=tenant)
-                assert json.loads(await asyncio.wait_for(anext(stream), 10))["payload"] == {"data": {"open": {"n": 2}}}
+                assert await one(stream) == {"data": {"open": {"n": 2}}}
 
 
 async def test_a_revocation_ends_those_who_match_all_of_it_and_no_other():

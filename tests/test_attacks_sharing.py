@@ -36,6 +36,7 @@ from fraiseql_subs.asgi import SubscriptionApp
 
 from .attacks import SECRET, attacked
 from .sockets import next_frame, serving
+from .support import soon
 
 LATER = datetime.now(timezone.utc) + timedelta(days=1)
 
@@ -314,8 +315,8 @@ async def test_only_what_was_set_before_the_manager_was_entered_is_seen():
             for n in range(3):
                 WHO.set(f"planted-{n}")
                 await manager.publish_event("x", "c", {})
-                await asyncio.wait_for(anext(one), 10)
-                await asyncio.wait_for(anext(two), 10)
+                await soon(anext(one))
+                await soon(anext(two))
     assert seen == ["entered"] * 6
 
 
@@ -486,7 +487,7 @@ async def test_what_a_context_carries_beside_its_fields_is_seen_by_no_call_that_
 
     async with SubscriptionManager(Schema(subscriptions=[generated])) as manager:
         async with manager.subscribe("subscription { generated }", context=contexts[0]) as stream:
-            await asyncio.wait_for(anext(stream), 10)
+            await soon(anext(stream))
     assert seen == [contexts[0]]
     assert vars(seen[0])["secret"] == SECRET  # a generator is one subscription's own
 

@@ -26,7 +26,7 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.asgi import SubscriptionApp
 
-from .sockets import NARROW, gauges, publish_tick, served, text_of, tick, tick_of, ticking, until
+from .sockets import FORBIDDEN, NARROW, Direct, gauges, publish_tick, served, tick, tick_of, ticking, until
 from .support import Entry, audited, bounded, one, soon, within
 
 #: How many logins are refused in a flood; `FLOOD=10000` where there is time for it.
@@ -104,7 +104,7 @@ async def test_a_login_that_is_refused(why):
         async with served(manager, auth_handler=authenticate) as (_, server):
             async with server.client() as client:
                 await client.send({"type": "connection_init", "payload": payload})
-                assert await client.closed() == (4403, "Forbidden")
+                assert await client.closed() == FORBIDDEN
                 [entry] = await trail.has("connection_refused")
                 assert reason in entry.reason
                 assert about(entry) == (user, None)
@@ -345,9 +345,9 @@ async def test_a_refresh_that_is_refused(why):
         async with ticking(auth_handler=authenticate, limits=limits) as (_, server):
             async with server.acknowledged(payload={"user": 7}) as client:
                 [accepted] = await trail.has("connection_accepted")
-                await client.send({"type": "ping", "payload": {"refresh": asked}})
+                await client.ask_refresh(asked)
                 if why == "another context":
-                    assert await client.closed() == (4403, "Forbidden")
+                    assert await client.closed() == FORBIDDEN
                 else:
                     await client.expect({"type": "pong", "payload": {"refresh": {"ok": False}}})
                 [entry] = await trail.has("refresh_refused")
@@ -364,7 +364,7 @@ async def test_a_refresh():
             server.acknowledged(payload={"user": 7}) as client,
         ):
             [accepted] = await trail.has("connection_accepted")
-            await client.send({"type": "ping", "payload": {"refresh": {"user": 7}}})
+            await client.ask_refresh({"user": 7})
             await client.expect({"type": "pong", "payload": {"refresh": {"ok": True, "expiresAt": None}}})
             assert await trail.has("refreshed") == [("refreshed", "", "7", None, accepted.connection_id, 0)]
 
@@ -425,7 +425,7 @@ async def test_a_socket_that_is_revoked_while_being_let_in():
                 assert await manager.revoke(user_id=1) == 0
                 await trail.has("revoked")
                 go.set()
-                assert await by_user.closed() == (4403, "Forbidden")
+                assert await by_user.closed() == FORBIDDEN
                 await other.expect({"type": "connection_ack"})
                 refused, accepted = await trail.has("connection_refused", "connection_accepted")
                 assert refused[1:] == ("revoked meanwhile", "1", None, ids[0], 0)
@@ -459,21 +459,9 @@ async def test_slowness():
 
 async def refused_login(app: SubscriptionApp) -> None:
     """One connection with wrong credentials, without the weight of a socket."""
-    init = {"type": "connection_init", "payload": {"token": "wrong"}}
-    messages = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": text_of(init)}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        if messages:
-            return messages.pop(0)
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app({"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}, receive, send)
-    assert sent[1:] == [{"type": "websocket.close", "code": 4403, "reason": "Forbidden"}]
+    server = Direct(app, {"type": "connection_init", "payload": {"token": "wrong"}})
+    await server.task
+    assert server.sent[1:] == [{"type": "websocket.close", "code": 4403, "reason": "Forbidden"}]
 
 
 async def test_a_flood_of_refused_logins_writes_so_much_and_hides_nobody_else():
@@ -518,7 +506,7 @@ async def test_what_a_client_chose_cannot_look_like_another_record():
                 await client.ask("1", SCOPED, variables={"of": EVIL + "!"})
                 assert (await client.message())["type"] == "error"
                 await trail.has("subscribe_refused")
-                await client.send({"type": "ping", "payload": {"refresh": {"user": EVIL + "!"}}})
+                await client.ask_refresh({"user": EVIL + "!"})
                 assert (await client.closed())[0] == 4403
                 await trail.has("refresh_refused")
             async with server.client() as client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -24,9 +24,8 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.asgi import Connection
 
-from .sockets import NARROW, Client, gauges, next_frame, publish_tick, served, tick, tick_of, ticking, until
-
-FORBIDDEN = (4403, "Forbidden")
+from .sockets import FORBIDDEN, NARROW, Client, gauges, next_frame, publish_tick, served, tick, tick_of, ticking, until
+from .support import within
 
 
 @subscription(channel="mine", rows=data["owner"] == viewer("user_id"), passthrough=True)
@@ -220,7 +219,7 @@ async def says_none(payload: dict[str, Any]) -> None:
 
 
 async def is_expired(payload: dict[str, Any]) -> SecurityContext:
-    return SecurityContext(expires_at=datetime.now(timezone.utc) - timedelta(seconds=1))
+    return SecurityContext(expires_at=within(-1))
 
 
 @pytest.mark.parametrize("handler", [raises, is_cancelled, raises_in_a_thread, says_none, is_expired])
@@ -378,7 +377,7 @@ async def test_at_its_expiry_a_connection_closes_4403_and_nothing_follows():
     until_then = 0.3
 
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
-        lasting = datetime.now(timezone.utc) + timedelta(seconds=until_then)
+        lasting = within(until_then)
         return SecurityContext(user_id=1, expires_at=lasting if payload else None)
 
     async with watched(auth_handler=authenticate) as (manager, server):
@@ -396,7 +395,7 @@ async def test_at_its_expiry_a_connection_closes_4403_and_nothing_follows():
 
 async def test_what_was_queued_before_the_expiry_is_not_sent_after_it():
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
-        return SecurityContext(user_id=1, expires_at=datetime.now(timezone.utc) + timedelta(seconds=0.3))
+        return SecurityContext(user_id=1, expires_at=within(0.3))
 
     limits = Limits(queue_messages=10_000, queue_bytes=100_000_000, connection_queue_bytes=100_000_000)
     async with watched(limits=limits, auth_handler=authenticate, server=NARROW) as (manager, server):

@@ -29,31 +29,26 @@ from fraiseql_subs import (
 from fraiseql_subs.asgi import Connection, SubscriptionApp
 
 from .sockets import (
+    FORBIDDEN,
     NARROW,
     Client,
+    Direct,
     gauges,
     next_frame,
     publish_tick,
     served,
-    text_of,
     tick,
     tick_of,
     ticking,
     until,
 )
-from .support import audited, entered, one, rest, soon, within
+from .support import audited, entered, nonzero, one, rest, soon, within
 
-FORBIDDEN = (4403, "Forbidden")
 TICK = tick_of("a")
 
 
 def first_tick(n: int, operation: str = "1") -> str:
     return next_frame(operation, {"tick": {"n": n}})
-
-
-def ended(manager: SubscriptionManager) -> dict[str, int]:
-    """How subscriptions have ended, where any did."""
-    return {how: count for how, count in manager.get_metrics()["subscriptions_ended"].items() if count}
 
 
 class Desk:
@@ -108,10 +103,6 @@ class SyncDesk(Desk):
         return self.decide(payload)
 
 
-async def ask_refresh(client: Client, asked: object) -> None:
-    await client.send({"type": "ping", "payload": {"refresh": asked}})
-
-
 async def refreshed(client: Client) -> Any:
     """What the next frame says of a refresh."""
     message = await client.message()
@@ -120,7 +111,7 @@ async def refreshed(client: Client) -> Any:
 
 
 async def refresh(client: Client, **asked: object) -> Any:
-    await ask_refresh(client, asked)
+    await client.ask_refresh(asked)
     return await refreshed(client)
 
 
@@ -158,24 +149,15 @@ class Functions:
 FIELDS = ["awaiting", "blocking", "generating"]
 
 
-class Held:
+class Held(Direct):
     """An ASGI server in which the sending of a result waits until it is cancelled; `reluctant` then takes its time."""
 
     def __init__(self, manager: SubscriptionManager, desk: Desk, *, reluctant: bool = False) -> None:
         self.began = self.over = 0
-        self.sent: list[Any] = []
         self._reluctant = reluctant
-        self._incoming: asyncio.Queue[Any] = asyncio.Queue()
-        self._incoming.put_nowait({"type": "websocket.connect"})
-        scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
-        app = SubscriptionApp(manager, auth_handler=desk)
-        self.task = asyncio.create_task(app(scope, self._incoming.get, self._send))
+        super().__init__(SubscriptionApp(manager, auth_handler=desk))
 
-    def say(self, *messages: object) -> None:
-        for message in messages:
-            self._incoming.put_nowait({"type": "websocket.receive", "text": text_of(message)})
-
-    async def _send(self, message: Any) -> None:
+    async def send(self, message: Any) -> None:
         if '"next"' in message.get("text", ""):
             self.began += 1
             try:
@@ -185,7 +167,7 @@ class Held:
                     for _ in range(50):
                         await asyncio.sleep(0)
                 self.over += 1
-        self.sent.append(message)
+        await super().send(message)
 
 
 async def held(manager: SubscriptionManager, *, reluctant: bool = False, **init: object) -> Held:
@@ -226,13 +208,13 @@ async def test_an_authority_that_ends_without_any_event_closes_4403_at_its_time(
             for count, name in enumerate(["short", "middle", "long"], 1):
                 assert await clients[name].closed() == FORBIDDEN
                 assert datetime.now(timezone.utc) >= lasting[name]
-                assert ended(manager)["expired"] >= count
+                assert nonzero(manager, "subscriptions_ended")["expired"] >= count
             assert gauges(manager) == {"connections": 2, "subscriptions": 2}
             await publish_tick(manager, "a", 1)
             for client in (endless, far):
                 await client.expect(first_tick(1))
                 await client.sync()
-        assert ended(manager) == {"expired": 3, "disconnect": 2}
+        assert nonzero(manager, "subscriptions_ended") == {"expired": 3, "disconnect": 2}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -260,7 +242,7 @@ async def test_a_function_that_is_at_work_at_the_expiry_hands_over_nothing(field
             await other.expect(next_frame("1", {field: {"n": 1}}))
             assert await one(other_stream) == {"data": {field: {"n": 1}}}
             assert await rest(stream) == []
-            assert ended(manager) == {"expired": 2}
+            assert nonzero(manager, "subscriptions_ended") == {"expired": 2}
             assert manager.get_metrics()["events_delivered"] == 2
 
 
@@ -271,7 +253,7 @@ async def test_a_send_that_is_suspended_at_the_expiry_is_cancelled_and_the_close
         await soon(server.task)
         assert (server.began, server.over) == (1, 1)
         assert server.sent[2:] == [CLOSE]
-        assert ended(manager) == {"client": 1, "expired": 1}
+        assert nonzero(manager, "subscriptions_ended") == {"client": 1, "expired": 1}
         assert manager.get_metrics()["queued_messages"] == 0
 
 
@@ -287,7 +269,7 @@ async def test_in_process_what_waits_at_the_expiry_is_not_given_even_after_a_com
         # One that is only still read is cut as well.
         for stream in (streams[1], lasting):
             assert await manager.complete_subscription(stream.id)
-        await until(lambda: ended(manager).get("expired") == 2)
+        await until(lambda: nonzero(manager, "subscriptions_ended").get("expired") == 2)
         for stream in streams:
             with pytest.raises(Forbidden):
                 await soon(anext(stream))
@@ -372,7 +354,7 @@ async def test_a_refresh_moves_the_end_earlier(make, before):
             assert datetime.fromisoformat(answer["expiresAt"]) == expires_at
             assert await client.closed() == FORBIDDEN
             assert datetime.now(timezone.utc) >= expires_at
-            assert ended(manager) == {"expired": 1}
+            assert nonzero(manager, "subscriptions_ended") == {"expired": 1}
             await other.sync()
 
 
@@ -400,7 +382,7 @@ async def test_a_refresh_that_is_refused_changes_nothing(no, make):
     desk = make()
     async with ticking(auth_handler=desk) as (manager, server), server.acknowledged() as client:
         await client.subscribe("1", TICK)
-        await ask_refresh(client, asked)
+        await client.ask_refresh(asked)
         assert await refreshed(client) == {"ok": False}
         assert len(desk.asked) == (2 if isinstance(asked, dict) else 1)
         await publish_tick(manager, "a", 1)
@@ -420,7 +402,7 @@ async def test_after_a_refused_refresh_the_old_end_stays():
             control = await stack.enter_async_context(server.acknowledged(payload=lasting))
             assert (await refresh(control))["ok"] is True
             for client, asked in zip(clients, asks, strict=True):
-                await ask_refresh(client, asked)
+                await client.ask_refresh(asked)
             for client in clients:
                 assert await refreshed(client) == {"ok": False}
                 await client.sync()
@@ -439,7 +421,7 @@ async def test_a_refresh_that_is_answered_too_late_comes_to_nothing(make):
     async with ticking(auth_handler=desk, limits=limits) as (manager, server), server.acknowledged() as client:
         await client.subscribe("1", TICK)
         # Were the late answer heard, it would close the connection: it is another viewer.
-        await ask_refresh(client, {"wait": True, "context": {"user_id": 2}})
+        await client.ask_refresh({"wait": True, "context": {"user_id": 2}})
         assert await refreshed(client) == {"ok": False}
         desk.open.set()
         if isinstance(desk, SyncDesk):
@@ -476,7 +458,7 @@ async def test_at_most_one_refresh_a_second_is_worked_on(first):
         answer = await refresh(client, **({} if first == "ok" else {"say": "none"}))
         assert answer["ok"] is (first == "ok")
         for _ in range(20):
-            await ask_refresh(client, {})
+            await client.ask_refresh({})
         answers = [await refreshed(client) for _ in range(20)]
         lasted = time.monotonic() - began
         worked_on = [answer for answer in answers if answer.get("ok")]
@@ -534,7 +516,7 @@ async def test_a_refresh_that_yields_another_context_closes_4403_and_the_record_
         async with server.acknowledged(payload={"context": FULL}) as client:
             await client.subscribe("1", TICK)
             with audited() as trail:
-                await ask_refresh(client, {"context": {**FULL, field: other}})
+                await client.ask_refresh({"context": {**FULL, field: other}})
                 assert await client.closed() == FORBIDDEN
                 [entry] = await trail.has("refresh_refused")
             assert ("the type of an id" if (field, other) == ("user_id", "1") else field) in entry.reason
@@ -560,7 +542,7 @@ async def test_while_a_refresh_is_worked_on_everything_else_goes_on(make):
     desk = make()
     async with ticking(auth_handler=desk) as (manager, server), server.acknowledged() as client:
         await client.subscribe("1", TICK)
-        await ask_refresh(client, {"wait": True})
+        await client.ask_refresh({"wait": True})
         await until(lambda: len(desk.asked) == 2)
         await client.subscribe("2", TICK)
         await publish_tick(manager, "a", 1)
@@ -593,7 +575,7 @@ async def test_an_end_does_not_wait_for_a_refresh_that_is_worked_on():
     async with ticking(auth_handler=desk) as (_, server):
         expires_at = within(1.0)
         async with server.acknowledged(payload={"expires": expires_at.isoformat()}) as client:
-            await ask_refresh(client, {"wait": True})
+            await client.ask_refresh({"wait": True})
             await until(lambda: len(desk.asked) == 2)
             assert await client.closed() == FORBIDDEN
             assert datetime.now(timezone.utc) >= expires_at
@@ -603,7 +585,7 @@ async def test_an_end_does_not_wait_for_a_refresh_that_is_worked_on():
 async def test_a_client_that_leaves_while_it_is_refreshed_cancels_the_handler():
     desk = Desk()
     async with ticking(auth_handler=desk) as (manager, server), server.acknowledged() as client:
-        await ask_refresh(client, {"wait": True})
+        await client.ask_refresh({"wait": True})
         await until(lambda: len(desk.asked) == 2)
         client.abort()
         await until(lambda: desk.cancelled == 1)
@@ -665,7 +647,7 @@ async def test_revoking_closes_the_sockets_of_those_who_match_all_that_is_given_
                 assert await client.closed() == FORBIDDEN
             else:
                 await client.expect(first_tick(1))
-        assert ended(manager) == ({"revoked": len(found)} if found else {})
+        assert nonzero(manager, "subscriptions_ended") == ({"revoked": len(found)} if found else {})
         assert await manager.revoke(**given) == 0
 
 
@@ -688,7 +670,7 @@ async def test_revoking_ends_the_subscribes_of_those_who_match_all_that_is_given
                 assert await rest(stream) == []
             else:
                 assert await one(stream) == {"data": {"tick": {"n": 1}}}
-        assert ended(manager) == ({"revoked": len(found)} if found else {})
+        assert nonzero(manager, "subscriptions_ended") == ({"revoked": len(found)} if found else {})
         assert await manager.revoke(**given) == 0
 
 
@@ -705,7 +687,7 @@ async def test_it_counts_connections_and_subscribes_together():
             for operation in ("1", "2", "3"):
                 await client.subscribe(operation, TICK)
             assert await manager.revoke(user_id=1) == 4
-            assert ended(manager) == {"revoked": 5}
+            assert nonzero(manager, "subscriptions_ended") == {"revoked": 5}
             assert gauges(manager) == {"connections": 0, "subscriptions": 1}
 
 
@@ -783,7 +765,7 @@ async def test_a_send_that_is_suspended_is_over_when_revoke_returns(reluctant):
         await publish_tick(manager, "a", 4)
         await soon(server.task)
         assert server.sent[2:] == [CLOSE]
-        assert ended(manager) == {"client": 1, "revoked": 1}
+        assert nonzero(manager, "subscriptions_ended") == {"client": 1, "revoked": 1}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -809,7 +791,7 @@ async def test_a_function_that_is_at_work_hands_over_nothing_to_who_is_revoked(f
             assert await client.closed() == FORBIDDEN
             with pytest.raises(Forbidden):
                 await soon(anext(stream))
-            assert ended(manager) == {"revoked": 2}
+            assert nonzero(manager, "subscriptions_ended") == {"revoked": 2}
             assert manager.get_metrics()["events_delivered"] == 2
 
 
@@ -876,21 +858,18 @@ async def test_while_a_thread_publishes_nothing_is_handed_over_once_revoke_has_r
         Schema(subscriptions=[tick]), limits=Limits(overflow="latest", max_connections_per_user=None)
     )
 
-    def serve(user: int) -> asyncio.Task[None]:
-        messages: asyncio.Queue[Any] = asyncio.Queue()
-        messages.put_nowait({"type": "websocket.connect"})
-        init = {"type": "connection_init", "payload": {"context": {"user_id": user}}}
-        for message in (init, {"id": "1", "type": "subscribe", "payload": {"query": TICK}}):
-            messages.put_nowait({"type": "websocket.receive", "text": text_of(message)})
+    class Counting(Direct):
+        def __init__(self, user: int) -> None:
+            self._user = user
+            init = {"type": "connection_init", "payload": {"context": {"user_id": user}}}
+            subscribe = {"id": "1", "type": "subscribe", "payload": {"query": TICK}}
+            super().__init__(SubscriptionApp(manager, auth_handler=Desk()), init, subscribe)
 
-        async def send(message: Any) -> None:
+        async def send(self, message: Any) -> None:
             if '"next"' in message.get("text", ""):
-                if handed.get(user, 0) % 2:
+                if handed.get(self._user, 0) % 2:
                     await asyncio.sleep(0)  # some suspend, some do not
-                handed[user] = handed.get(user, 0) + 1
-
-        scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
-        return asyncio.create_task(SubscriptionApp(manager, auth_handler=Desk())(scope, messages.get, send))
+                handed[self._user] = handed.get(self._user, 0) + 1
 
     async def goes_on(user: int) -> None:
         seen = handed.get(user, 0)
@@ -905,7 +884,7 @@ async def test_while_a_thread_publishes_nothing_is_handed_over_once_revoke_has_r
 
     users = range(20)
     async with manager:
-        tasks = [serve(user) for user in users]
+        tasks = [Counting(user).task for user in users]
         await until(lambda: gauges(manager)["subscriptions"] == len(users))
         publishing = asyncio.create_task(asyncio.to_thread(publish))
         try:
@@ -1020,7 +999,7 @@ async def test_a_subscribe_that_was_asked_for_before_is_refused_and_one_asked_fo
 async def test_a_socket_whose_refresh_is_worked_on_is_revoked_as_any_other():
     desk = Desk()
     async with ticking(auth_handler=desk) as (manager, server), server.acknowledged() as client:
-        await ask_refresh(client, {"wait": True})
+        await client.ask_refresh({"wait": True})
         await until(lambda: len(desk.asked) == 2)
         assert await manager.revoke(user_id=1) == 1
         desk.open.set()

@@ -57,7 +57,7 @@ from .conftest import ENVIRONMENT
 from .proxy import Encrypted, Proxy
 from .servers import SERVERS
 from .sockets import Client, Server, logged, served, until
-from .support import entered, soon, take
+from .support import entered, handled, soon, take
 
 MEBIBYTE = 1_048_576
 
@@ -756,15 +756,8 @@ def without_secrets(remote: Bus) -> Any:
     lines: list[str] = []
     handler = logging.Handler(logging.DEBUG)
     handler.emit = lambda record: lines.append(handler.format(record))  # type: ignore[method-assign]
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.DEBUG)
-    logger.addHandler(handler)
-    try:
+    with handled(handler):
         yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
     assert remote.server
     assert not [line for line in lines if remote.server.password in line or "wrong-secret" in line]
 

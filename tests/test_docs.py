@@ -33,20 +33,17 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.servers import Redis, Valkey
 
+from .conftest import ROOT
 from .sockets import Client, publish_tick, served, tick_of, tick_schema, until
 from .support import one, soon, take
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture
-def example(request, tmp_path, monkeypatch) -> Iterator[Any]:
+def example(request, tmp_path, load) -> Any:
     """A document's code, as the module that a reader would paste it into."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / request.param).read_text("utf-8"), re.DOTALL)
     (tmp_path / "documented.py").write_text("\n".join(code), "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("documented")
-    del sys.modules["documented"]
+    return load(tmp_path, "documented")
 
 
 readme = pytest.mark.parametrize("example", ["README.md"], indirect=True)

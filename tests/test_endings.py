@@ -23,8 +23,8 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.asgi import SubscriptionApp
 
-from .sockets import NARROW, Client, gauges, publish_tick, served, text_of, tick, until
-from .support import soon, within
+from .sockets import NARROW, Client, Direct, gauges, publish_tick, served, tick, until
+from .support import nonzero, soon, within
 
 QUERY = "subscription { tick(of: 1) { n text } }"
 
@@ -54,9 +54,8 @@ async def publish(manager: SubscriptionManager, count: int) -> None:
 def is_settled(manager: SubscriptionManager, reason: str, count: int = 1) -> bool:
     """Whether so many have ended for this reason, none for another, and nothing waits."""
     metrics = manager.get_metrics()
-    ended = {how: number for how, number in metrics["subscriptions_ended"].items() if number}
     waiting = (metrics["subscriptions"], metrics["queued_messages"], metrics["queued_bytes"])
-    return (ended, waiting) == ({reason: count}, (0, 0, 0))
+    return (nonzero(manager, "subscriptions_ended"), waiting) == ({reason: count}, (0, 0, 0))
 
 
 def in_prometheus(manager: SubscriptionManager) -> dict[str, int]:
@@ -289,26 +288,15 @@ async def test_over_a_socket_a_slow_reader_takes_all_its_subscriptions_along():
 @pytest.mark.parametrize("drain_timeout", [0, 5])
 async def test_over_a_socket_the_stop_ends_all_of_them_as_drained(drain_timeout):
     manager = manager_of(drain_timeout=drain_timeout)
-    messages: asyncio.Queue[Any] = asyncio.Queue()
-    messages.put_nowait({"type": "websocket.connect"})
-    said: list[Any] = [{"type": "connection_init"}]
-    said += [{"id": n, "type": "subscribe", "payload": {"query": QUERY}} for n in ("1", "2")]
-    for message in said:
-        messages.put_nowait({"type": "websocket.receive", "text": text_of(message)})
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
+    subscribes = ({"id": n, "type": "subscribe", "payload": {"query": QUERY}} for n in ("1", "2"))
     async with manager:
-        task = asyncio.create_task(SubscriptionApp(manager)(scope, messages.get, send))
+        server = Direct(SubscriptionApp(manager), {"type": "connection_init"}, *subscribes)
         await until(lambda: gauges(manager)["subscriptions"] == 2)
         await publish(manager, 3)
         assert manager.get_metrics()["queued_messages"] == 6
-    await soon(task)
+    await soon(server.task)
     assert is_settled(manager, "drained", 2)
-    assert sent[-1]["code"] in (1001, 1012)
+    assert server.sent[-1]["code"] in (1001, 1012)
     metrics = manager.get_metrics()
     assert metrics["events_delivered"] + metrics["events_dropped"]["drain"] == 6
 

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import itertools
 import json
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import jwt
 import pytest
 
-from .sockets import Client, gauges, next_frame, serving
+from .conftest import EXAMPLES
+from .sockets import FORBIDDEN, Client, gauges, next_frame, serving
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 KEY = "a key that only the issuer and the server know"
-FORBIDDEN = (4403, "Forbidden")
 WATCH = "subscription { orderChanged { id status total } }"
 
 _numbers = itertools.count()
 
 
 @pytest.fixture
-def example(monkeypatch) -> Iterator[Any]:
+def example(monkeypatch, load) -> Any:
     """`jwt_auth`, new for each test."""
     monkeypatch.setenv("JWT_KEY", KEY)
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield importlib.import_module("jwt_auth")
-    del sys.modules["jwt_auth"]
+    return load(EXAMPLES, "jwt_auth")
 
 
 def claims_of(sub: str = "ada", **other: Any) -> dict[str, Any]:
@@ -53,7 +46,7 @@ def unsigned(sub: str = "ada") -> str:
 
 
 async def refresh(client: Client, token: str) -> None:
-    await client.send({"type": "ping", "payload": {"refresh": {"token": token}}})
+    await client.ask_refresh({"token": token})
 
 
 def expires(at: int) -> str:

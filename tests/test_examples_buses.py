@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,30 +15,24 @@ import pytest
 from fraiseql_subs import EventBusConfig, SubscriptionManager
 from fraiseql_subs.servers import PostgreSQL
 
-from .conftest import ENVIRONMENT
+from .conftest import ENVIRONMENT, EXAMPLES
 from .sockets import serving
 from .support import soon
 from .test_workers import BUSES, buses, options
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 QUERY = "subscription { orderChanged { id status } }"
 
 
 @pytest.fixture
-def example(monkeypatch) -> Iterator[Callable[..., Any]]:
+def example(monkeypatch, load) -> Callable[..., Any]:
     """`example(name, **environment)`: the module, imported anew."""
-    monkeypatch.syspath_prepend(EXAMPLES)
-    imported: list[str] = []
 
-    def load(name: str, **environment: str) -> Any:
+    def imported(name: str, **environment: str) -> Any:
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
-        imported.append(name)
-        return importlib.import_module(name)
+        return load(EXAMPLES, name)
 
-    yield load
-    for name in imported:
-        del sys.modules[name]
+    return imported
 
 
 async def order(stream: Any) -> tuple[str, str]:
@@ -113,13 +105,25 @@ def declined(order_id: int) -> None:
     raise Declined
 
 
-@pytest.mark.parametrize(("change", "status"), [("pay", "paid"), ("ship", "shipped")])
-async def test_a_transaction_that_rolls_back_sends_nothing(start_server, example, change, status):
-    server = start_server(PostgreSQL)
-    with psycopg.connect(server.url) as connection:
+@pytest.fixture
+def database(start_server) -> str:
+    """The URL of one in which three orders are placed."""
+    url: str = start_server(PostgreSQL).url
+    with psycopg.connect(url) as connection:
         connection.execute("CREATE TABLE orders (id int PRIMARY KEY, status text)")
         connection.execute("INSERT INTO orders SELECT n, 'placed' FROM generate_series(1, 3) n")
-    outbox = example("transactional_outbox", DATABASE_URL=server.url)
+    return url
+
+
+@pytest.fixture
+def outbox(example, database) -> Iterator[Any]:
+    module = example("transactional_outbox", DATABASE_URL=database)
+    yield module
+    module.engine.dispose()
+
+
+@pytest.mark.parametrize(("change", "status"), [("pay", "paid"), ("ship", "shipped")])
+async def test_a_transaction_that_rolls_back_sends_nothing(outbox, database, change, status):
     act = getattr(outbox, change)
     async with serving(outbox.app), outbox.manager.subscribe(QUERY, framing="result") as stream:
         await asyncio.to_thread(act, 1, fine)
@@ -129,18 +133,12 @@ async def test_a_transaction_that_rolls_back_sends_nothing(start_server, example
         assert [await order(stream) for _ in range(2)] == [("1", status), ("3", status)]
         metrics = outbox.manager.get_metrics()
         assert metrics["events_delivered"] == 2
-    with psycopg.connect(server.url) as connection:
+    with psycopg.connect(database) as connection:
         rows = connection.execute("SELECT id, status FROM orders ORDER BY id").fetchall()
         assert rows == [(1, status), (2, "placed"), (3, status)]
-    outbox.engine.dispose()
 
 
-async def test_an_event_is_not_sent_before_its_transaction_commits(start_server, example):
-    server = start_server(PostgreSQL)
-    with psycopg.connect(server.url) as connection:
-        connection.execute("CREATE TABLE orders (id int PRIMARY KEY, status text)")
-        connection.execute("INSERT INTO orders VALUES (1, 'placed'), (2, 'placed')")
-    outbox = example("transactional_outbox", DATABASE_URL=server.url)
+async def test_an_event_is_not_sent_before_its_transaction_commits(outbox):
     async with serving(outbox.app), outbox.manager.subscribe(QUERY, framing="result") as stream:
 
         def late(order_id: int) -> None:
@@ -150,4 +148,3 @@ async def test_an_event_is_not_sent_before_its_transaction_commits(start_server,
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(outbox.pay, 1, late)
         assert await order(stream) == ("1", "paid")
-    outbox.engine.dispose()

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from fraiseql_subs import Limits, Schema, SecurityContext, SubscriptionManager
 
-from .sockets import Client, Server, gauges, next_frame, publish_tick, tick, tick_of, ticking, until
+from .sockets import FORBIDDEN, Client, Server, gauges, next_frame, publish_tick, tick, tick_of, ticking, until
 from .support import audited
 from .test_leaks import rss
 
@@ -85,7 +85,7 @@ async def masses(server: Server, count: int, each: Any) -> None:
 
 async def wrong_login(client: Client) -> None:
     await client.send({"type": "connection_init", "payload": {"token": "wrong"}})
-    assert await client.closed() == (4403, "Forbidden")
+    assert await client.closed() == FORBIDDEN
 
 
 async def test_a_flood_of_wrong_logins_leaves_nothing_and_a_rightful_client_is_served_meanwhile():
@@ -233,7 +233,7 @@ async def test_a_flood_of_inits_asks_the_handler_once_and_ends_the_connection(pa
             came = await client.frame_or_close()
             if came == '{"type":"connection_ack"}':
                 came = await client.frame_or_close()
-            assert came in ((4429, "Too many initialisation requests"), (4403, "Forbidden"))
+            assert came in ((4429, "Too many initialisation requests"), FORBIDDEN)
         assert asked in ([payload], [])  # the close may come before it is asked
         await until(lambda: gauges(manager)["connections"] == 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import Any
@@ -11,8 +10,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from fraiseql_subs import Limits, Schema, SubscriptionManager, subscription
+from fraiseql_subs.asgi import SubscriptionApp
 
-from .sockets import Client, gauges, next_frame, publish_tick, served, tick, tick_of, ticking, until
+from .sockets import Client, Direct, gauges, next_frame, publish_tick, served, tick, tick_of, ticking, until
+from .support import soon
 
 # ---- frames ----
 
@@ -77,24 +78,17 @@ async def test_text_that_is_not_utf_8_is_closed_by_the_layer_below(broken, ws):
         assert all(text.startswith("uvicorn.error") for text in server.log.take())
 
 
-class Relayed:
-    """A server that hands text on as it came, as Python allows."""
+class Relayed(Direct):
+    """A server that hands a message on as it came, as Python allows, and ends the connection after the answer."""
 
-    def __init__(self, *texts: dict[str, Any]) -> None:
-        self.sent: list[Any] = []
-        self._messages = iter([{"type": "websocket.connect"}, *texts])
-        self._closed = asyncio.Event()
-
-    async def receive(self) -> Any:
-        for message in self._messages:
-            return message
-        await self._closed.wait()
-        return {"type": "websocket.disconnect", "code": 1006}
+    def __init__(self, manager: SubscriptionManager, message: dict[str, Any]) -> None:
+        super().__init__(SubscriptionApp(manager))
+        self.hand({"type": "websocket.receive", **message})
 
     async def send(self, message: Any) -> None:
-        self.sent.append(message)
+        await super().send(message)
         if message["type"] != "websocket.accept":
-            self._closed.set()
+            self.hand({"type": "websocket.disconnect", "code": 1006})
 
 
 @pytest.mark.parametrize(
@@ -107,13 +101,10 @@ class Relayed:
     ],
 )
 async def test_what_other_servers_may_hand_on(message, detail):
-    from fraiseql_subs.asgi import SubscriptionApp
-
     manager = SubscriptionManager(Schema(subscriptions=[tick]))
-    server = Relayed({"type": "websocket.receive", **message})
-    scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
     async with manager:
-        await asyncio.wait_for(SubscriptionApp(manager)(scope, server.receive, server.send), 20)
+        server = Relayed(manager, message)
+        await soon(server.task)
     assert server.sent == [
         {"type": "websocket.accept", "subprotocol": "graphql-transport-ws"},
         {"type": "websocket.close", "code": 4400, "reason": INVALID + detail},
@@ -121,14 +112,10 @@ async def test_what_other_servers_may_hand_on(message, detail):
 
 
 async def test_a_text_beside_empty_bytes_is_text():
-    from fraiseql_subs.asgi import SubscriptionApp
-
     manager = SubscriptionManager(Schema(subscriptions=[tick]))
-    message = {"type": "websocket.receive", "text": '{"type":"ping"}', "bytes": None}
-    server = Relayed(message)
-    scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
     async with manager:
-        await asyncio.wait_for(SubscriptionApp(manager)(scope, server.receive, server.send), 20)
+        server = Relayed(manager, {"text": '{"type":"ping"}', "bytes": None})
+        await soon(server.task)
     assert server.sent[1:] == [{"type": "websocket.send", "text": '{"type":"pong"}'}]
 
 

@@ -26,7 +26,20 @@ from fraiseql_subs import (
 )
 from fraiseql_subs.asgi import SubscriptionApp
 
-from .sockets import NARROW, Client, Server, gauges, next_frame, publish_tick, served, tick, tick_of, ticking, until
+from .sockets import (
+    NARROW,
+    Client,
+    Direct,
+    Server,
+    gauges,
+    next_frame,
+    publish_tick,
+    served,
+    tick,
+    tick_of,
+    ticking,
+    until,
+)
 
 #: How many end at once; 1,000 where there is time for it.
 CONNECTIONS = int(os.environ.get("LEAK_CONNECTIONS", "200"))
@@ -82,6 +95,22 @@ class Watched:
             await asyncio.Event().wait()
         finally:
             self.inside -= 1
+
+
+class Gated:
+    """A function whose calls wait until its gate is open."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.open = asyncio.Event()
+
+        @subscription(channel="go")
+        async def gated(event: Event) -> JSON:
+            self.calls += 1
+            await self.open.wait()
+            return event.data
+
+        self.schema = Schema(subscriptions=[gated])
 
 
 class Footprint:
@@ -187,56 +216,38 @@ async def test_so_do_many_contexts_with_calls_of_their_own():
 
 
 async def test_a_call_goes_on_while_one_who_waits_for_it_is_left():
-    gate = asyncio.Event()
-    calls = 0
-
-    @subscription(channel="go")
-    async def shared(event: Event) -> JSON:
-        nonlocal calls
-        calls += 1
-        await gate.wait()
-        return event.data
-
-    manager = SubscriptionManager(Schema(subscriptions=[shared]))
+    gated = Gated()
+    manager = SubscriptionManager(gated.schema)
     async with served(manager) as (_, server), server.acknowledged() as stays:
-        await stays.subscribe("1", "subscription { shared }")
-        others = await connected(server, 5, "subscription { shared }")
+        await stays.subscribe("1", "subscription { gated }")
+        others = await connected(server, 5, "subscription { gated }")
         await until(lambda: gauges(manager)["subscriptions"] == 6)
         await manager.publish_event("x", "go", {"n": 1})
-        await until(lambda: calls == 1)
+        await until(lambda: gated.calls == 1)
         for other in others:
             other.abort()
         await until(lambda: gauges(manager)["subscriptions"] == 1)
-        gate.set()
-        await stays.expect(next_frame("1", {"shared": {"n": 1}}))
-        assert calls == 1
+        gated.open.set()
+        await stays.expect(next_frame("1", {"gated": {"n": 1}}))
+        assert gated.calls == 1
 
 
 async def test_events_that_waited_for_a_function_are_not_worked_on_when_everybody_has_left():
-    gate = asyncio.Event()
-    calls = 0
-
-    @subscription(channel="go")
-    async def slow(event: Event) -> JSON:
-        nonlocal calls
-        calls += 1
-        await gate.wait()
-        return event.data
-
-    manager = SubscriptionManager(Schema(subscriptions=[slow]), limits=Limits(resolver_concurrency=2))
+    gated = Gated()
+    manager = SubscriptionManager(gated.schema, limits=Limits(resolver_concurrency=2))
     async with served(manager) as (_, server):
         async with server.acknowledged() as client:
-            await client.subscribe("1", "subscription { slow }")
+            await client.subscribe("1", "subscription { gated }")
             for n in range(100):
                 await manager.publish_event("x", "go", {"n": n})
-            await until(lambda: calls == 2)
+            await until(lambda: gated.calls == 2)
             await client.complete("1")
             await client.sync()
-            gate.set()
-            await client.subscribe("1", "subscription { slow }")
+            gated.open.set()
+            await client.subscribe("1", "subscription { gated }")
             await manager.publish_event("x", "go", {"n": 100})
-            await client.expect(next_frame("1", {"slow": {"n": 100}}))
-        assert calls == 3
+            await client.expect(next_frame("1", {"gated": {"n": 100}}))
+        assert gated.calls == 3
         assert manager.get_metrics()["resolver_errors"] == 0
 
 
@@ -357,20 +368,10 @@ async def test_a_manager_that_is_entered_again_starts_from_nothing():
 async def test_an_application_that_is_cancelled_leaves_nothing():
     manager = SubscriptionManager(Schema(subscriptions=[tick]))
     async with manager:
-        app = SubscriptionApp(manager)
-        sent: list[Any] = []
-        incoming: asyncio.Queue[Any] = asyncio.Queue()
-        incoming.put_nowait({"type": "websocket.connect"})
-        incoming.put_nowait({"type": "websocket.receive", "text": '{"type":"connection_init"}'})
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "websocket", "subprotocols": ["graphql-transport-ws"], "headers": []}
-        running = asyncio.create_task(app(scope, incoming.get, send))
+        server = Direct(SubscriptionApp(manager), {"type": "connection_init"})
         await until(lambda: gauges(manager)["connections"] == 1)
-        running.cancel()
+        server.task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await running
-        assert sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "Service restart"}
+            await server.task
+        assert server.sent[-1] == {"type": "websocket.close", "code": 1012, "reason": "Service restart"}
         assert gauges(manager) == {"connections": 0, "subscriptions": 0}

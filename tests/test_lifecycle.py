@@ -28,12 +28,7 @@ from fraiseql_subs import (
     subscription,
 )
 
-from .support import ORDERS, manager_of, one, orders, rest, soon, take
-
-
-async def publish_order(manager: Any, id: Any) -> None:
-    await manager.publish_event("orderUpdated", "orders", {"id": id})
-
+from .support import ORDERS, manager_of, nonzero, one, orders, publish_order, reader, rest, soon, take
 
 # ---- entering and leaving ----
 
@@ -167,11 +162,8 @@ def test_the_stop_wakes_readers_whose_wake_up_comes_after_it():
 
     async def main() -> list[dict[str, Any]]:
         async with manager_of() as manager:
-            reading = asyncio.create_task(rest(manager.subscribe(ORDERS)))
-            # Live, and waiting for its first message.
-            while manager.get_metrics()["subscriptions"] == 0:
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            reading = await reader(manager, manager.subscribe(ORDERS))
+            await asyncio.sleep(0)  # it waits for its first message
             selector.own = asyncio.get_running_loop()._ssock.fileno()  # type: ignore[attr-defined]
         selector.own = None
         return await reading
@@ -255,10 +247,7 @@ async def test_functions_under_way_finish_first():
 
     manager = manager_of(slow, limits=Limits(resolver_concurrency=1))
     async with manager:
-        stream = manager.subscribe("subscription { slow }")
-        reading = asyncio.create_task(rest(stream))
-        while manager.get_metrics()["subscriptions"] == 0:
-            await asyncio.sleep(0)
+        reading = await reader(manager, manager.subscribe("subscription { slow }"))
         for n in range(3):
             await manager.publish_event("x", "c", {"n": n})
         await soon(started.wait())
@@ -275,8 +264,7 @@ async def test_what_nobody_reads_is_dropped_and_counted_after_drain_timeout():
         for n in range(3):
             await publish_order(manager, n)
         assert await one(streams[0]) == {"data": {"orders": {"id": "0"}}}
-    dropped = {reason: count for reason, count in manager.get_metrics()["events_dropped"].items() if count}
-    assert dropped == {"drain": 5}
+    assert nonzero(manager, "events_dropped") == {"drain": 5}
     assert manager.get_metrics()["subscriptions"] == 0
     for stream in streams:
         assert await rest(stream) == []
@@ -348,10 +336,7 @@ async def test_while_it_drains_nothing_new_is_accepted():
 
     manager = manager_of(slow)
     async with manager:
-        stream = manager.subscribe("subscription { slow }")
-        reading = asyncio.create_task(rest(stream))
-        while manager.get_metrics()["subscriptions"] == 0:
-            await asyncio.sleep(0)
+        reading = await reader(manager, manager.subscribe("subscription { slow }"))
         await manager.publish_event("x", "c", {})
         await soon(started.wait())
     assert await soon(reading) == [{"data": {"slow": 1}}]
@@ -390,6 +375,14 @@ def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
     def new():
         return SubscriptionManager(Schema([orders, resolved, generated]))
+
+    async def hears_itself(manager):
+        async with manager, manager.subscribe(ORDERS) as stream:
+            await manager.publish_event("x", "orders", {"id": os.getpid()})
+            return str(os.getpid()).encode() in await anext(stream)
+
+    def print_status_of(child):
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
     ORDERS = "subscription { orders { id } }"
     """
@@ -433,7 +426,7 @@ def test_after_a_fork_the_child_is_told():
                     except NotRunning:
                         said.append(True)
                     os._exit(0 if said == [True] * 5 else 1)
-                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                print_status_of(child)
                 await manager.publish_event("x", "orders", {"id": 3})
                 print((await anext(stream)).count(b'"1"'), (await anext(stream)).count(b'"3"'))
         asyncio.run(main())
@@ -446,21 +439,15 @@ def test_a_manager_may_be_made_before_a_fork_and_entered_after_it():
     check(
         """
         manager = new()
-        async def use():
-            async with manager, manager.subscribe(ORDERS) as stream:
-                await manager.publish_event("x", "orders", {"id": os.getpid()})
-                return str(os.getpid()).encode() in await anext(stream)
-        if sys.argv[1:] != ["x"]:
-            for _ in range(2):
-                child = os.fork()
-                if child == 0:
-                    os._exit(0 if asyncio.run(use()) else 1)
-                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-            print(asyncio.run(use()))
+        def fork():
             child = os.fork()
             if child == 0:
-                os._exit(0 if asyncio.run(use()) else 1)
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                os._exit(0 if asyncio.run(hears_itself(manager)) else 1)
+            print_status_of(child)
+        fork()
+        fork()
+        print(asyncio.run(hears_itself(manager)))
+        fork()
         """,
         "0\n0\nTrue\n0\n",
     )
@@ -470,20 +457,17 @@ def test_a_child_may_enter_a_manager_that_its_parent_has_entered():
     check(
         """
         manager = new()
-        async def use():
-            async with manager, manager.subscribe(ORDERS) as stream:
-                await manager.publish_event("x", "orders", {"id": os.getpid()})
-                return str(os.getpid()).encode() in await anext(stream)
         async def main():
             async with manager:
                 child = os.fork()
                 if child == 0:
-                    thread = threading.Thread(target=lambda: os._exit(0 if asyncio.run(use()) else 1))
+                    use = lambda: os._exit(0 if asyncio.run(hears_itself(manager)) else 1)
+                    thread = threading.Thread(target=use)
                     thread.start()
                     thread.join()
                     os._exit(2)
-                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-                print(await use())
+                print_status_of(child)
+                print(await hears_itself(manager))
         asyncio.run(main())
         """,
         "0\nTrue\n",

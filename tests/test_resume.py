@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -23,18 +22,8 @@ from fraiseql_subs import (
     viewer,
 )
 
-from .support import manager_of, one, rest, soon, take
-
-
-@dataclass
-class Tick:
-    n: int
-    pad: str | None = None
-
-
-@subscription(channel="c", passthrough=True)
-def ticks() -> Tick:
-    raise NotImplementedError
+from .buses import token
+from .support import TICKS, Tick, manager_of, one, rest, soon, take, ticks
 
 
 @subscription(channel="c", where=data["n"] >= argument("least"))
@@ -42,7 +31,6 @@ async def shared(event: Event, least: int = 0) -> int:
     return int(event.data["n"])
 
 
-TICKS = "subscription { ticks { n } }"
 SHARED = "subscription { shared }"
 
 
@@ -56,12 +44,6 @@ def numbers(payloads: list[dict[str, Any]]) -> list[int]:
         payload["data"]["ticks"]["n"] if "ticks" in payload["data"] else payload["data"]["shared"]
         for payload in payloads
     ]
-
-
-def token(payload: dict[str, Any]) -> str:
-    identity = payload["extensions"]["eventId"]
-    assert isinstance(identity, str)
-    return identity
 
 
 async def test_without_asking_there_is_no_token():

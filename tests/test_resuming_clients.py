@@ -7,20 +7,18 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from .conftest import Server
+from .conftest import EXAMPLES, Server
 from .proxy import Proxy
 from .test_clients import CLIENTS, Client, connected, node, until
 from .test_workers import APPLICATION, BUSES, buses, options, outside
 
 __all__ = ["node"]
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 MEMORY = json.dumps({"kind": "memory", "history": 10_000})
 
 clients = pytest.mark.parametrize("name", ["graphql-ws", "apollo"])

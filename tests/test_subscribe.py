@@ -27,13 +27,9 @@ from fraiseql_subs import (
     subscription,
 )
 
-from .support import ORDERS, Order, manager_of, one, rest, soon, take
+from .support import ORDERS, Order, manager_of, one, publish_order, reader, rest, soon, take
 
 ORDER_UPDATED = "subscription ($id: ID!) { orderUpdated(orderId: $id) { id status } }"
-
-
-async def publish_order(manager, id: Any, **more: Any) -> str:
-    return await manager.publish_event("orderUpdated", "orders", {"id": id, **more})
 
 
 # ---- messages ----
@@ -435,9 +431,7 @@ async def test_closing_ends_a_reader_that_waits():
     manager = manager_of()
     async with manager:
         stream = manager.subscribe(ORDERS)
-        reading = asyncio.create_task(rest(stream))
-        while manager.get_metrics()["subscriptions"] == 0:
-            await asyncio.sleep(0)
+        reading = await reader(manager, stream)
         await stream.aclose()
         assert await soon(reading) == []
         assert manager.get_metrics()["subscriptions"] == 0

@@ -25,7 +25,7 @@ from fraiseql_subs import (
     viewer,
 )
 
-from .support import manager_of, one, take
+from .support import manager_of, nonzero, one, take
 
 
 @dataclass
@@ -44,14 +44,6 @@ async def tenant_seen(event: Event) -> str:
 
 
 RAW = "subscription { raw { n } }"
-
-
-def violations(manager: Any) -> dict[str, int]:
-    return {module: count for module, count in manager.get_metrics()["violations"].items() if count}
-
-
-def filtered(manager: Any) -> dict[str, int]:
-    return {module: count for module, count in manager.get_metrics()["events_filtered"].items() if count}
 
 
 # ---- tenants ----
@@ -143,7 +135,7 @@ async def test_multi_tenant_refuses_events_and_viewers_without_tenant():
         await manager.publish_event("x", "c", {"n": 1}, tenant_id="a")
         await manager.publish_event("x", "c", {"n": 2}, tenant_id=ALL_TENANTS)
         assert await take(stream, 2) == [{"data": {"raw": {"n": n}}} for n in (1, 2)]
-        assert violations(manager) == {"tenant": 3}
+        assert nonzero(manager, "violations") == {"tenant": 3}
 
 
 # ---- rows ----
@@ -199,7 +191,7 @@ async def test_a_row_rule_that_had_to_be_evaluated_is_counted():
         for level in (6, None, "5", 5):
             await manager.publish_event("x", "c", {"n": 1, "level": level})
         assert await one(stream) == {"data": {"cleared": {"n": 1}}}
-        assert filtered(manager) == {"rows": 3}
+        assert nonzero(manager, "events_filtered") == {"rows": 3}
 
 
 # ---- permissions on root fields ----
@@ -241,17 +233,17 @@ async def test_a_root_field_needs_its_permissions(query, permissions, allowed):
         f"subscription {{ ...F }} fragment F on Subscription {{ ... on Subscription {{ {query} {{ n }} }} }}",
     ):
         async with manager:
-            before = violations(manager).get("fields", 0)
+            before = nonzero(manager, "violations").get("fields", 0)
             if allowed:
                 async with manager.subscribe(document, context=context) as stream:
                     await manager.publish_event("x", "c", {"n": 1})
                     assert list((await one(stream))["data"].values()) == [{"n": 1}]
-                assert violations(manager).get("fields", 0) == before
+                assert nonzero(manager, "violations").get("fields", 0) == before
             else:
                 with pytest.raises(Forbidden, match=r"^Forbidden$"):
                     async with manager.subscribe(document, context=context):
                         pass
-                assert violations(manager) == {"fields": before + 1}
+                assert nonzero(manager, "violations") == {"fields": before + 1}
 
 
 async def test_who_may_not_subscribe_learns_nothing_of_the_arguments():
@@ -377,7 +369,7 @@ async def test_a_non_null_one_refuses_the_subscription(document):
         with pytest.raises(Forbidden, match=r"^Forbidden$"):
             async with manager.subscribe(document):
                 pass
-        assert violations(manager) == {"fields": 1}
+        assert nonzero(manager, "violations") == {"fields": 1}
         async with manager.subscribe(document, context=SecurityContext(permissions=["see"])) as stream:
             await manager.publish_event("x", "c", {"secret": {**BODY, "children": [{"strict": "t"}]}})
             assert "errors" not in await one(stream)

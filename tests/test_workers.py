@@ -18,7 +18,7 @@ from fraiseql_subs import Event, EventBusConfig, Schema, SubscriptionManager, su
 from fraiseql_subs.servers import PostgreSQL, Redis, Server, Valkey
 
 from .conftest import ENVIRONMENT, WORKERS
-from .sockets import Client, open_client
+from .sockets import FORBIDDEN, Client, open_client
 
 APPLICATION = Path(__file__).parent / "apps"
 COUNT = 4
@@ -134,7 +134,7 @@ async def test_every_workers_sockets_get_each_event_once(serve, start_server, na
         answer = await http.post("/revoke", params={"user": "ada"})
         assert answer.json()["ended"] == len(clients[answer.json()["worker"]])
         closed = await asyncio.gather(*(client.closed() for client in sockets))
-        assert closed == [(4403, "Forbidden")] * len(sockets)
+        assert closed == [FORBIDDEN] * len(sockets)
 
         # Nothing of ours was started by whoever forked the workers.
         assert all("fraiseql-subs" in threads(pid) for pid in clients)

@@ -1,8 +1,13 @@
 //! The way of an event: published on a bus, matched by an index, authorised, resolved once, projected to bytes, delivered to mailboxes.
 //!
-//! The engine knows no Python and no HTTP. The modules, in reading order: what travels ([`value`], [`event`], [`error`]), what is
-//! asked for ([`graphql::schema`], [`graphql::coerce`], [`graphql::operation`], [`graphql::plan`], [`predicate`]), who may ([`security`], [`admission`], [`limits`]), the way
-//! itself ([`bus`], [`engine`], [`matching::index`], [`delivery::group`], [`delivery::resolver`], [`graphql::project`], [`delivery::mailbox`]), and those who read ([`sessions::stream`], [`sessions::connection`], [`sessions::protocol`]).
+//! The engine knows no Python and no HTTP. Its rooms, the lowest first; each uses only rooms that stand before it:
+//!
+//! * what all of them use: [`value`], [`error`], [`event`], [`viewer`], [`limits`], [`clock`], [`timers`], [`tasks`];
+//! * what an event is asked, and who may: [`predicate`], [`security`], [`matching`];
+//! * what clients ask for: [`graphql`], and the gate through which every request goes, [`admission`];
+//! * where events come from, and what is counted and told meanwhile: [`accounts`], [`bus`], [`operators`];
+//! * the way itself: [`delivery`], and [`engine`], the only file where the stages meet, on the [`parts`] of a manager;
+//! * those who read: [`sessions`].
 
 pub mod accounts;
 pub mod admission;

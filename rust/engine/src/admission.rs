@@ -107,7 +107,7 @@ impl Gate {
         let operation = coerced.plan(viewer)?;
         let bind = |predicate: &Option<Predicate>| Some(predicate.as_ref()?.bind(&operation.arguments, viewer));
         let (where_, rows) = (bind(&field.where_), bind(&field.rows));
-        let condition = Condition::new(field.declaration.event_types.as_deref(), sources, where_, rows);
+        let condition = Condition::new(field.index, field.declaration.event_types.as_deref(), sources, where_, rows);
         Ok(Admitted::Subscription(Admission { operation, viewer: viewer.clone(), condition }))
     }
 

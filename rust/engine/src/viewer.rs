@@ -57,6 +57,11 @@ impl Viewer {
         Some(FIELDS.into_iter().find(differs).unwrap_or("the type of an id"))
     }
 
+    /// Whether what stands at a path below its fields was a `Decimal`.
+    pub fn is_decimal(&self, _path: &[String]) -> bool {
+        false
+    }
+
     /// A field of `SecurityContext`, or a claim below it, by its path.
     pub fn field(&self, path: &[String]) -> Option<Value> {
         if path == ["expires_at"] {

@@ -82,7 +82,7 @@ impl Subscription {
             *users += 1;
             class.clone()
         });
-        let group = match topic.index.get(condition.key()) {
+        let group = match topic.index.get(condition) {
             Some(group) => group.clone(),
             None => {
                 let group = Group::new(condition.clone());
@@ -163,7 +163,7 @@ impl Subscription {
             return;
         };
         if group.leave(&self.mailbox, plan, resolve) {
-            topic.index.remove(group.condition.key());
+            topic.index.remove(&group.condition);
         }
         if let Some(resolve) = resolve
             && let Some((_, users)) = topic.classes.get_mut(&resolve.key)

@@ -184,7 +184,7 @@ impl Schema {
             }
             (ExtendedType::InputObject(_), path) => (path.is_none() && !scoped).then_some(OperandKind::Json),
             (ExtendedType::Scalar(scalar), path) => OperandKind::of_scalar(&scalar.name, path.is_some()),
-            (_, path) => path.is_none().then_some(OperandKind::Json),
+            (_, path) => path.is_none().then_some(OperandKind::Enum),
         }
     }
 

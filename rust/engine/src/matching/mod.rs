@@ -5,8 +5,10 @@
 //! It uses predicates, and asks security about sources and rows. It knows no schema, no queue and no function.
 
 mod channel;
+mod condition;
 mod index;
 
 pub use channel::ChannelTemplate;
 pub(crate) use channel::Placeholder;
-pub use index::{Condition, Index, Verdict, Withheld};
+pub use condition::{Condition, Verdict};
+pub use index::{Index, Withheld};

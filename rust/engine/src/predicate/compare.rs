@@ -1,18 +1,18 @@
 //! How two sides of a predicate compare, in three-valued logic; [`super`] says what compares with what.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 
-use super::OperandKind;
-use crate::value::Value;
+use super::constant::{Constant, OperandKind, TimeOfDay};
+use crate::value::{Decimal, Value};
 
 /// True, false, or unknown (`None`).
 pub(crate) type Truth = Option<bool>;
 
 /// A comparison; the others are these negated or turned round.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash)]
 pub(crate) enum Test {
     Equal,
     Less,
@@ -23,19 +23,6 @@ pub(crate) enum Test {
     EndsWith,
 }
 
-/// A literal, or what an argument or the viewer gave.
-#[derive(Clone, Debug)]
-pub(crate) enum Constant {
-    Null,
-    /// A value that its kind does not allow, as a datetime without a zone.
-    IllTyped,
-    Id(Box<str>),
-    Instant(DateTime<Utc>),
-    /// A list of ids or instants.
-    List(Vec<Constant>),
-    Json(Box<Value>),
-}
-
 /// What a comparison sees of a constant or of a place in the event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side<'a> {
@@ -43,8 +30,15 @@ pub(crate) enum Side<'a> {
     Null,
     IllTyped,
     Id(&'a str),
+    Enum(&'a str),
     Instant(DateTime<Utc>),
+    Date(NaiveDate),
+    Time(TimeOfDay),
+    Decimal(&'a Decimal),
+    /// A list of these.
     List(&'a [Constant]),
+    /// What stands in `decimal(...)`, by element where it is a list.
+    Numeric(&'a Value),
     Json(&'a Value),
 }
 
@@ -61,70 +55,17 @@ impl Test {
             Test::EndsWith => left.with_texts(right, |text, part| text.ends_with(part)),
         }
     }
-}
 
-impl Constant {
-    pub(crate) fn new(value: &Value, kind: OperandKind) -> Constant {
-        match (value, kind) {
-            (Value::Null, _) => Constant::Null,
-            (value, OperandKind::Json) => Constant::Json(Box::new(value.clone())),
-            (Value::List(items), _) => Constant::List(items.iter().map(|item| Constant::new(item, kind)).collect()),
-            (value, OperandKind::Id) => {
-                let text = Side::Json(value).text(&mut itoa::Buffer::new()).map(Box::from);
-                text.map_or(Constant::IllTyped, Constant::Id)
-            }
-            (value, OperandKind::DateTime) => Side::Json(value).instant().map_or(Constant::IllTyped, Constant::Instant),
-        }
-    }
-
-    /// A list of literals: one without ids and instants is plain JSON.
-    pub(super) fn list(items: Vec<Constant>) -> Constant {
-        let plain = |item: &Constant| match item {
-            Constant::Json(value) => Some((**value).clone()),
-            Constant::Null => Some(Value::Null),
-            _ => None,
+    /// Whether a comparison that is unknown is so because of a side that is there.
+    pub(crate) fn is_ill_typed(self, left: Side<'_>, right: Side<'_>) -> bool {
+        let any = |list: Side<'_>, item: Side<'_>| match list.items() {
+            Some(mut items) => items.any(|one| one.is_present() && item.is_present() && one.equals(item).is_none()),
+            None => list.is_present(),
         };
-        match items.iter().map(plain).collect() {
-            Some(items) => Constant::Json(Box::new(Value::List(items))),
-            None => Constant::List(items),
-        }
-    }
-
-    /// The items of a list.
-    pub(super) fn items(&self) -> Option<Vec<Constant>> {
         match self {
-            Constant::List(items) => Some(items.clone()),
-            Constant::Json(value) => match &**value {
-                Value::List(items) => Some(items.iter().map(|item| Constant::new(item, OperandKind::Json)).collect()),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    pub(crate) fn side(&self) -> Side<'_> {
-        match self {
-            Constant::Null => Side::Null,
-            Constant::IllTyped => Side::IllTyped,
-            Constant::Id(text) => Side::Id(text),
-            Constant::Instant(instant) => Side::Instant(*instant),
-            Constant::List(items) => Side::List(items),
-            Constant::Json(value) => Side::of(value),
-        }
-    }
-}
-
-/// Equal for constants of one kind that are equal.
-impl fmt::Display for Constant {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Constant::Json(value) => out.write_str(&value.canonical()),
-            Constant::List(items) => {
-                out.write_str("List(")?;
-                items.iter().try_for_each(|item| write!(out, "{item} "))?;
-                out.write_str(")")
-            }
-            Constant::Null | Constant::IllTyped | Constant::Id(_) | Constant::Instant(_) => write!(out, "{self:?}"),
+            Test::In => any(right, left),
+            Test::Contains if left.items().is_some() => any(left, right),
+            _ => left.is_present() && right.is_present(),
         }
     }
 }
@@ -134,14 +75,50 @@ impl<'a> Side<'a> {
         if value.is_null() { Side::Null } else { Side::Json(value) }
     }
 
+    /// What stands in `decimal(...)`.
+    pub(crate) fn numeric(value: &'a Value) -> Side<'a> {
+        if value.is_null() { Side::Null } else { Side::Numeric(value) }
+    }
+
+    pub(crate) fn is_present(self) -> bool {
+        !matches!(self, Side::Null)
+    }
+
+    /// Its type, for operators.
+    pub(crate) fn type_name(self) -> &'static str {
+        match self {
+            Side::Null => "null",
+            Side::Json(Value::Null | Value::Failed(_)) | Side::Numeric(Value::Null | Value::Failed(_)) => "null",
+            Side::IllTyped => "a value that its type does not allow",
+            Side::Id(_) => OperandKind::Id.name(),
+            Side::Enum(_) => OperandKind::Enum.name(),
+            Side::Instant(_) => OperandKind::DateTime.name(),
+            Side::Date(_) => OperandKind::Date.name(),
+            Side::Time(_) => OperandKind::Time.name(),
+            Side::Decimal(_) => OperandKind::Decimal.name(),
+            Side::Json(value) | Side::Numeric(value) => match value {
+                Value::Bool(_) => "boolean",
+                Value::Int(_) | Value::Float(_) | Value::Number(_) => "number",
+                Value::String(_) => "text",
+                Value::List(_) => "list",
+                _ => "object",
+            },
+            Side::List(_) => "list",
+        }
+    }
+
     pub(crate) fn equals(self, other: Side<'_>) -> Truth {
-        use Side::{Id, IllTyped, Instant, Json, List, Null};
+        use Side::{Date, Decimal, Enum, Id, IllTyped, Instant, Json, List, Null, Numeric, Time};
         match (self, other) {
             (Null | IllTyped, _) | (_, Null | IllTyped) => None,
             (Json(left), Json(right)) => Some(left == right),
-            (List(_), _) | (_, List(_)) => self.equals_list(other),
+            (List(_) | Numeric(Value::List(_)), _) | (_, List(_) | Numeric(Value::List(_))) => self.equals_list(other),
+            (Decimal(_) | Numeric(_), _) | (_, Decimal(_) | Numeric(_)) => Some(self.decimal()? == other.decimal()?),
             (Instant(_), _) | (_, Instant(_)) => Some(self.instant()? == other.instant()?),
-            (Id(_), Id(_) | Json(_)) | (Json(_), Id(_)) => self.with_texts(other, |left, right| left == right),
+            (Date(_), _) | (_, Date(_)) => Some(self.date()? == other.date()?),
+            (Time(_), _) | (_, Time(_)) => Some(self.time()?.cmp(other.time()?)?.is_eq()),
+            (Id(_), _) | (_, Id(_)) => self.with_ids(other, |left, right| left == right),
+            (Enum(_), _) | (_, Enum(_)) => Some(self.name()? == other.name()?),
         }
     }
 
@@ -175,37 +152,43 @@ impl<'a> Side<'a> {
     }
 
     fn compare(self, other: Side<'_>) -> Option<Ordering> {
-        use Side::{Id, Instant, Json};
+        use Side::{Date, Decimal, Id, Instant, Json, Numeric, Time};
         match (self, other) {
             (Json(Value::String(left)), Json(Value::String(right))) => Some(left.cmp(right)),
             (Json(left), Json(right)) => compare_numbers(left, right),
+            (Decimal(_) | Numeric(_), _) | (_, Decimal(_) | Numeric(_)) => Some(self.decimal()?.cmp(&other.decimal()?)),
             (Instant(_), _) | (_, Instant(_)) => Some(self.instant()?.cmp(&other.instant()?)),
-            (Id(_), _) | (_, Id(_)) => self.with_texts(other, str::cmp),
+            (Date(_), _) | (_, Date(_)) => Some(self.date()?.cmp(&other.date()?)),
+            (Time(_), _) | (_, Time(_)) => self.time()?.cmp(other.time()?),
+            (Id(_), _) | (_, Id(_)) => self.with_ids(other, str::cmp),
             _ => None,
         }
     }
 
     /// The items of a list.
     pub(super) fn items(self) -> Option<impl Iterator<Item = Side<'a>>> {
-        let (typed, json): (&[Constant], &[Value]) = match self {
-            Side::List(items) => (items, &[]),
-            Side::Json(Value::List(items)) => (&[], items),
+        let (typed, numeric, json): (&[Constant], &[Value], &[Value]) = match self {
+            Side::List(items) => (items, &[], &[]),
+            Side::Numeric(Value::List(items)) => (&[], items, &[]),
+            Side::Json(Value::List(items)) => (&[], &[], items),
             _ => return None,
         };
-        Some(typed.iter().map(Constant::side).chain(json.iter().map(Side::of)))
+        let (typed, numeric) = (typed.iter().map(Constant::side), numeric.iter().map(Side::numeric));
+        Some(typed.chain(numeric).chain(json.iter().map(Side::of)))
     }
 
     /// Asks both texts: of two strings or, where one side is an id, of strings and integers.
     fn with_texts<T>(self, other: Side<'_>, ask: impl FnOnce(&str, &str) -> T) -> Option<T> {
-        use Side::{Id, Json};
+        use Side::Id;
         match (self, other) {
-            (Json(Value::String(left)), Json(Value::String(right))) => Some(ask(left, right)),
-            (Id(_), _) | (_, Id(_)) => {
-                let (mut left, mut right) = (itoa::Buffer::new(), itoa::Buffer::new());
-                Some(ask(self.text(&mut left)?, other.text(&mut right)?))
-            }
-            _ => None,
+            (Id(_), _) | (_, Id(_)) => self.with_ids(other, ask),
+            _ => Some(ask(&self.string()?, &other.string()?)),
         }
+    }
+
+    fn with_ids<T>(self, other: Side<'_>, ask: impl FnOnce(&str, &str) -> T) -> Option<T> {
+        let (mut left, mut right) = (itoa::Buffer::new(), itoa::Buffer::new());
+        Some(ask(self.text(&mut left)?, other.text(&mut right)?))
     }
 
     /// As an id: the text of a string or an integer.
@@ -214,11 +197,29 @@ impl<'a> Side<'a> {
         'a: 'b,
     {
         match self {
-            Side::Id(text) => Some(text),
+            Side::Id(text) | Side::Enum(text) => Some(text),
             Side::Json(Value::String(text)) => Some(text),
             Side::Json(Value::Int(number)) => Some(buffer.format(*number)),
             Side::Json(Value::Number(text)) if !text.contains(['.', 'e', 'E']) => Some(text),
             _ => None,
+        }
+    }
+
+    /// As an enum's name.
+    pub(super) fn name(self) -> Option<&'a str> {
+        match self {
+            Side::Enum(text) => Some(text),
+            Side::Json(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// As text that may hold another: what is written as a string in JSON.
+    fn string(self) -> Option<Cow<'a, str>> {
+        match self {
+            Side::Date(date) => Some(date.to_string().into()),
+            Side::Time(time) => Some(time.to_string().into()),
+            other => other.name().map(Cow::Borrowed),
         }
     }
 
@@ -227,6 +228,36 @@ impl<'a> Side<'a> {
         match self {
             Side::Instant(instant) => Some(instant),
             Side::Json(Value::String(text)) => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
+            _ => None,
+        }
+    }
+
+    /// As a day: itself, or that of a string in ISO's form.
+    pub(super) fn date(self) -> Option<NaiveDate> {
+        match self {
+            Side::Date(date) => Some(date),
+            Side::Json(Value::String(text)) if text.len() == 10 => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok(),
+            _ => None,
+        }
+    }
+
+    /// As a time of day: itself, or that of a string in ISO's form.
+    pub(super) fn time(self) -> Option<TimeOfDay> {
+        match self {
+            Side::Time(time) => Some(time),
+            Side::Json(Value::String(text)) => TimeOfDay::parse(text),
+            _ => None,
+        }
+    }
+
+    /// As an exact number: itself, a number, or the text of one.
+    pub(super) fn decimal(self) -> Option<Cow<'a, Decimal>> {
+        match self {
+            Side::Decimal(decimal) => Some(Cow::Borrowed(decimal)),
+            Side::Json(Value::String(text)) | Side::Numeric(Value::String(text)) => {
+                Decimal::parse_text(text).map(Cow::Owned)
+            }
+            Side::Json(value) | Side::Numeric(value) => value.as_decimal().map(Cow::Owned),
             _ => None,
         }
     }

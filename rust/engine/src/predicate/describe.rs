@@ -17,7 +17,7 @@ impl Predicate {
         let mut values = Vec::new();
         self.0.each_operand(&mut |operand| {
             let value = match operand {
-                Operand::Event(path) => path.find(event).cloned(),
+                Operand::Event(path, _) => path.find(event).cloned(),
                 Operand::Given(given) => scope.find(given),
                 Operand::Constant(_) => return,
             };
@@ -53,6 +53,7 @@ impl Tree<Operand> {
             Tree::Not(part) => part.each_operand(visit),
             Tree::Test(_, left, right) => [left, right].into_iter().for_each(visit),
             Tree::Presence(_, operand) => visit(operand),
+            Tree::Member(..) => {}
         }
     }
 }
@@ -80,6 +81,7 @@ impl fmt::Display for Tree<Operand> {
             },
             Tree::Presence(Presence::Exists, operand) => write!(out, "{operand}.exists()"),
             Tree::Presence(Presence::IsNull, operand) => write!(out, "{operand}.is_null()"),
+            Tree::Member(path, set) => write!(out, "{path} in {set}"),
         }
     }
 }
@@ -87,14 +89,18 @@ impl fmt::Display for Tree<Operand> {
 impl fmt::Display for Operand {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Operand::Event(path) => path.fmt(out),
+            Operand::Event(path, false) => path.fmt(out),
+            Operand::Event(path, true) => write!(out, "decimal({path})"),
             Operand::Given(given) => {
                 let steps: Vec<String> = given.path.iter().map(|step| format!("{step:?}")).collect();
-                write!(out, "{}({})", if given.by_viewer { "viewer" } else { "argument" }, steps.join(", "))
+                let given_as = if given.by_viewer { "viewer" } else { "argument" };
+                let text = format!("{given_as}({})", steps.join(", "));
+                if given.is_decimal { write!(out, "decimal({text})") } else { out.write_str(&text) }
             }
             Operand::Constant(constant) => match constant {
                 Constant::Id(text) => write!(out, "{text:?}"),
                 Constant::Instant(instant) => write!(out, "{}", instant.to_rfc3339()),
+                Constant::Decimal(number) => write!(out, "Decimal({:?})", number.to_string()),
                 constant => write!(out, "{}", cut(&constant.to_string())),
             },
         }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use super::Decision;
 
 /// The services whose events a subscription may receive.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Sources {
     /// Any, and events that name none.
     #[default]

@@ -284,6 +284,11 @@ impl Decimal {
         Some(Decimal { negative, digits: trimmed.into(), point })
     }
 
+    /// Reads numeric text as clients write it.
+    pub fn parse_text(text: &str) -> Option<Decimal> {
+        Decimal::parse(text.strip_prefix('+').unwrap_or(text))
+    }
+
     /// Whether it is a whole number.
     pub fn is_integer(&self) -> bool {
         self.point >= self.digits.len() as i64
@@ -301,6 +306,14 @@ impl Decimal {
             }
             point => _ = write!(out, "0.{}e{point}", self.digits),
         }
+    }
+}
+
+impl std::fmt::Display for Decimal {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = String::new();
+        self.write(&mut text);
+        out.write_str(&text)
     }
 }
 

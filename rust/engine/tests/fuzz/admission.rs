@@ -155,7 +155,7 @@ fn same(first: &Admission, again: &Admission, same_gate: bool) {
     );
     assert_eq!(ClassKey::of(one, &first.viewer).0, ClassKey::of(two, &again.viewer).0);
     assert_eq!((&one.plan.selected, &one.plan.masked, shown(one)), (&two.plan.selected, &two.plan.masked, shown(two)));
-    assert_eq!(first.condition.key(), again.condition.key());
+    assert_eq!(first.condition, again.condition);
 }
 
 /// What a client would see of a result.

@@ -848,6 +848,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    /// Lists of any length, put in and taken out in any order, beside what must be equal as well.
+    #[test]
+    fn long_lists_find_what_a_scan_finds(
+        declared in prop::collection::vec((prop::collection::vec(0..60u32, 0..80), prop::option::of(0..3u32), any::<bool>()), 1..12),
+        steps in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..40),
+        ids in prop::collection::vec((0..60u32, 0..3u32), 1..6),
+    ) {
+        let conditions: Vec<Condition> = declared.iter().map(|(list, kind, is_negated)| {
+            let arguments = json!({"ids": list.iter().map(u32::to_string).collect::<Vec<_>>(), "any": kind});
+            let member = json!(["contains", ["argument", "ids", []], ["data", ["id"]]]);
+            let member = if *is_negated { json!(["~", member]) } else { member };
+            let both = json!(["&", member, ["==", ["data", ["kind"]], ["argument", "any", []]]]);
+            let expr = if kind.is_some() { both } else { member };
+            Condition::new(0, None, Sources::Any, Some(bind(&expr, &arguments, &json!({}))), None)
+        }).collect();
+        let (mut index, mut expected) = (Index::default(), HashMap::new());
+        for (at, comes) in steps {
+            let at = at.index(conditions.len());
+            if comes {
+                index.insert(&conditions[at], at);
+                expected.insert(conditions[at].clone(), at);
+            } else {
+                prop_assert_eq!(index.remove(&conditions[at]), expected.remove(&conditions[at]));
+            }
+            for (id, kind) in &ids {
+                let event = event("e", &json!({"id": id, "kind": kind}), None);
+                let mut found = Vec::new();
+                index.matches(&event, |at| found.push(*at));
+                let matching = expected.values().filter(|at| conditions[**at].judge(&event) == Verdict::Match);
+                let mut scanned: Vec<usize> = matching.copied().collect();
+                found.sort_unstable();
+                scanned.sort_unstable();
+                prop_assert_eq!(found, scanned);
+            }
+        }
+    }
+}
+
 /// Each test of each value against each constant and each other value: equal values that look different, and the reverse.
 #[test]
 fn every_pair_is_what_the_model_says() {
@@ -1295,6 +1336,28 @@ fn what_the_key_has_proved_is_not_asked_again() {
         let many = cost((0..1_000).map(|at| json!(["&", is(at), starts(at)])).collect());
         assert!(many < 10 * one, "{many} {one}");
     }
+}
+
+/// In the condition and in the index together, whatever else it has.
+#[test]
+fn an_element_of_a_list_takes_64_bytes_at_most() {
+    let (lists, length) = (20, 4_000);
+    let member = json!(["is_in", ["data", ["id"]], ["argument", "ids", []]]);
+    let mut index = Index::default();
+    let cost = allocation_counter::measure(|| {
+        for list in 0..lists {
+            let ids: Vec<String> = (0..length).map(|at| format!("{:08}", list * length + at)).collect();
+            let where_ = bind(&member, &json!({"ids": ids}), &json!({}));
+            index.insert(&Condition::new(0, None, Sources::Any, Some(where_), None), list);
+        }
+    });
+    assert!(cost.bytes_current <= 64 * lists as i64 * length as i64, "{}", cost.bytes_current);
+    let equal = allocation_counter::measure(|| {
+        let ids: Vec<String> = (0..length).map(|at| format!("{at:08}")).collect();
+        let where_ = bind(&member, &json!({"ids": ids}), &json!({}));
+        assert_eq!(index.get(&Condition::new(0, None, Sources::Any, Some(where_), None)), Some(&0));
+    });
+    assert_eq!(equal.bytes_current, 0);
 }
 
 #[test]

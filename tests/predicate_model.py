@@ -192,7 +192,7 @@ class Operand:
     text: str
     kind: str
     find: Callable[[World], Any]
-    #: Whether its absence is a null: an argument, or a field of the viewer.
+    #: Whether its absence is a null: a field of the viewer; what an argument does not have is null at any depth.
     is_given: bool = False
 
     def side(self, world: World) -> Side:
@@ -233,6 +233,8 @@ def at(root: Any, path: list[str]) -> Any:
 def presence(operand: Operand, world: World) -> tuple[bool, bool]:
     """Whether it exists, whether it is null."""
     found = operand.find(world)
+    if found is ABSENT and operand.text.startswith("argument"):
+        return False, True
     if found is ABSENT or (found is None and operand.text.startswith("viewer") and operand.is_given):
         return False, operand.is_given
     return True, found is None

@@ -12,10 +12,10 @@ use crate::predicate::{Bound, Notes, OperandKind, Path, Set, Side, Term, Tree, T
 use crate::security::federation::Sources;
 use crate::security::rows;
 
-/// A condition has at most this many keys of several places;
+/// A condition has at most this many keys where several of its places have more than one;
 const MAX_KEYS: usize = 64;
-/// and this many of one place. What would need more is left to the residue.
-const MAX_KEYS_OF_ONE_PLACE: usize = 16_384;
+/// and this many where one has. What would need more is left to the residue.
+const MAX_KEYS_OF_ONE_LIST: usize = 16_384;
 /// At most this many places make a shape.
 pub(super) const MAX_PLACES: usize = 8;
 
@@ -221,8 +221,8 @@ impl Asked {
         let (mut keys, mut chosen) = (1, Vec::new());
         for (place, set) in candidates {
             let product = keys * set.len();
-            let alone = chosen.is_empty() && product <= MAX_KEYS_OF_ONE_PLACE;
-            if alone || product <= MAX_KEYS.max(keys) && chosen.len() < MAX_PLACES {
+            let most = if keys == 1 { MAX_KEYS_OF_ONE_LIST } else { MAX_KEYS.max(keys) };
+            if product <= most && chosen.len() < MAX_PLACES {
                 keys = product;
                 chosen.push((place, set));
             }

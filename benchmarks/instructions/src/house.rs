@@ -5,7 +5,7 @@ use super::*;
 
 /// An engine with a memory bus, and a reader without a connection.
 pub(crate) struct House {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) sessions: Arc<Sessions>,
     outbox: Arc<Outbox>,
     viewer: Arc<Viewer>,
     seat: Arc<Seat>,
@@ -18,11 +18,11 @@ impl House {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let limits = Limits { queue_messages: 1_000, ..limits::limits() };
         let (outbox, bus) = (Outbox::new((&limits).into(), Arc::new(Silent)), Arc::new(MemoryBus::new(0)));
-        let parts = Parts::new(schema(), bus, limits, false, Arc::new(Silent));
-        let engine = Engine::new(parts, Arc::new(Silent), runtime.handle().clone());
-        runtime.block_on(engine.start()).unwrap();
-        let seat = Seat::new(Accounts::default(), &engine.parts.quotas.subscriptions);
-        House { engine, outbox, viewer: Arc::default(), seat, _runtime: runtime }
+        let parts = Parts::new(schema(), bus, limits, false, Arc::new(Silent), Clock::system());
+        let sessions = Sessions::new(parts, Arc::new(Silent), runtime.handle().clone());
+        runtime.block_on(sessions.start()).unwrap();
+        let seat = Seat::new(Accounts::default(), &sessions.engine.parts.quotas.subscriptions);
+        House { sessions, outbox, viewer: Arc::default(), seat, _runtime: runtime }
     }
 
     pub(crate) fn subscribe(&self, id: usize) -> Arc<Subscription> {
@@ -30,7 +30,7 @@ impl House {
     }
 
     pub(crate) fn start(&self, variables: &Value) -> Arc<Subscription> {
-        let started = self.engine.subscribe(&Start {
+        let started = self.sessions.engine.subscribe(&Start {
             request: request(ORDER, variables),
             viewer: &self.viewer,
             seat: &self.seat,
@@ -44,13 +44,13 @@ impl House {
     }
 
     pub(crate) fn admit(&self, query: &str, variables: &Value) -> Admission {
-        let admitted = self.engine.parts.gate.admit(&request(query, variables), &self.viewer, MOMENT);
+        let admitted = self.sessions.engine.parts.gate.admit(&request(query, variables), &self.viewer, MOMENT);
         let Ok(Admitted::Subscription(admission)) = admitted else { panic!("{admitted:?}") };
         admission
     }
 
     pub(crate) fn publish(&self, events: &mut Vec<Event>) {
-        black_box(self.engine.publish(std::mem::take(events)).unwrap());
+        black_box(self.sessions.engine.publish(std::mem::take(events)).unwrap());
     }
 
     /// Takes what waits.

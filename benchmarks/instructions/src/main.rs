@@ -14,25 +14,21 @@ use std::time::Instant;
 
 use apollo_compiler::ExecutableDocument;
 use chrono::{DateTime, Utc};
+use fraiseql_subs_engine::accounts::{Accounts, Seat};
 use fraiseql_subs_engine::admission::{Admission, Admitted};
-use fraiseql_subs_engine::audit;
 use fraiseql_subs_engine::bus::MemoryBus;
-use fraiseql_subs_engine::coerce;
-use fraiseql_subs_engine::connection::{Connection, Offer, Outgoing};
-use fraiseql_subs_engine::engine::{Engine, Parts, Start, Started};
+use fraiseql_subs_engine::clock::Clock;
+use fraiseql_subs_engine::delivery::{Body, Call, Generation, Mailbox, Notify, Outbox, Resolver, Subscription, Taken};
+use fraiseql_subs_engine::engine::{Resume, Start, Started};
 use fraiseql_subs_engine::event::{Audience, Event, Position};
+use fraiseql_subs_engine::graphql::{self, Request, Schema, SchemaInput, Source, project};
 use fraiseql_subs_engine::limits::{Limits, Overflow};
-use fraiseql_subs_engine::mailbox::{Body, Mailbox, Notify, Outbox, Taken};
-use fraiseql_subs_engine::metrics::{Ended, Metrics};
-use fraiseql_subs_engine::operation::Request;
-use fraiseql_subs_engine::project::{Source, project};
-use fraiseql_subs_engine::protocol::{Action, Frame, Protocol, Resume, Settings};
-use fraiseql_subs_engine::quota::{Accounts, Seat};
-use fraiseql_subs_engine::resolver::{Call, Generation, Resolver};
-use fraiseql_subs_engine::schema::{Schema, SchemaInput};
-use fraiseql_subs_engine::security::Viewer;
-use fraiseql_subs_engine::subscription::Subscription;
+use fraiseql_subs_engine::operators::{Ended, Metrics, audit};
+use fraiseql_subs_engine::parts::Parts;
+use fraiseql_subs_engine::sessions::protocol::{Action, Frame, Protocol, Settings};
+use fraiseql_subs_engine::sessions::{Connection, Offer, Outgoing, Sessions};
 use fraiseql_subs_engine::value::Value;
+use fraiseql_subs_engine::viewer::Viewer;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
@@ -176,7 +172,7 @@ fn frame_in_subscribe(mut counter: Counter) {
 fn frame_out(mut counter: Counter) {
     let house = House::new();
     let connection =
-        Connection::open(&house.engine, Arc::new(Silent), Offer { introspection: false, authenticates: false });
+        Connection::open(&house.sessions, Arc::new(Silent), Offer { introspection: false, authenticates: false });
     let question = connection.receive(Frame::Text(r#"{"type":"connection_init"}"#)).unwrap();
     connection.answered(question.number, Ok(Viewer::default()));
     let payload = json!({ "query": ORDER, "variables": { "id": "1" } });
@@ -201,7 +197,7 @@ fn coerce_variables(mut counter: Counter) {
     let given = value(&json!({ "filter": filter, "first": 50 }));
     for _ in counter.rounds() {
         let mut coerced = None;
-        counter.count(&mut || coerced = Some(coerce::variables(&schema, operation, &document, &given)));
+        counter.count(&mut || coerced = Some(graphql::coerce_variables(&schema, operation, &document, &given)));
         assert_eq!(coerced.unwrap().unwrap().len(), 2);
     }
 }
@@ -223,7 +219,7 @@ fn new_document(mut counter: Counter) {
     for n in counter.rounds() {
         let query = ORDER.replace("Order(", &format!("Order{n:04}("));
         counter.count(&mut || drop(black_box(house.admit(&query, &variables))));
-        assert_eq!(house.engine.parts.gate.documents.parses(), n as u64 + 1);
+        assert_eq!(house.sessions.engine.parts.gate.documents.parses(), n as u64 + 1);
     }
 }
 

@@ -25,6 +25,10 @@ bench *arguments:
     .venv/bin/maturin develop --release --locked --quiet
     .venv/bin/pytest benchmarks --benchmark-enable --benchmark-only {{ arguments }}
 
+# Count the engine's instructions, case by case, and compare with benchmarks/instructions.tsv; `--record` writes it (needs valgrind)
+instructions *arguments:
+    python3 benchmarks/instructions/run.py {{ arguments }}
+
 # Feed the engine what nobody would send it: `just fuzz`, `just fuzz json 60` (needs a nightly compiler and cargo-fuzz)
 fuzz targets='admission json protocol' seconds='600':
     @cargo +nightly fuzz --version >/dev/null || { echo 'First: rustup toolchain install nightly && cargo install --locked cargo-fuzz@0.13.2'; exit 1; }

@@ -162,7 +162,7 @@ impl Engine {
     // ---- those who listen ----
 
     /// Admits a request and makes it live, or answers a query about the schema.
-    pub(crate) fn subscribe(&self, start: &Start<'_>) -> Result<Started, Rejection> {
+    pub fn subscribe(&self, start: &Start<'_>) -> Result<Started, Rejection> {
         let started = self.start_subscription(start);
         if let Err(rejection) = &started {
             self.note(start, rejection);

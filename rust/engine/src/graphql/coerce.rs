@@ -24,7 +24,7 @@ const MAX_ERRORS: usize = 50;
 
 /// [CoerceVariableValues](https://spec.graphql.org/October2021/#CoerceVariableValues()): by GraphQL name; a variable that
 /// is not given and has no default stays absent.
-pub(super) fn variables(
+pub fn variables(
     schema: &Schema,
     operation: &Operation,
     document: &ExecutableDocument,

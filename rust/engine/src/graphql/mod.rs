@@ -26,6 +26,7 @@ mod schema;
 mod sdl;
 mod shown;
 
+pub use coerce::variables as coerce_variables;
 pub use field::{Declaration, Field, Kind};
 pub(crate) use operation::Asked;
 pub use operation::{Documents, Operation, Request};

@@ -7,6 +7,6 @@
 mod channel;
 mod index;
 
-pub use channel::ChannelTemplate;
-pub(crate) use channel::Placeholder;
+pub use channel::{ChannelTemplate, channel_name};
+pub(crate) use channel::{Placeholder, name_problem};
 pub use index::{Condition, Index, Verdict, Withheld};

@@ -40,7 +40,7 @@ class Tick:
     text: str
 
 
-@subscription(channel="c{number}", passthrough=True)
+@subscription(channel="c:{number}", passthrough=True)
 def ticks(number: int) -> Tick:
     """The events of one channel."""
     raise NotImplementedError
@@ -142,7 +142,7 @@ async def latency(kind: str, server: Server, count: int = 500) -> dict[str, Any]
                 reading = asyncio.ensure_future(anext(stream))
                 await asyncio.sleep(0.002)
                 start = time.perf_counter()
-                publishing = asyncio.create_task(manager.publish_event("tick", "c1", tick(n)))
+                publishing = asyncio.create_task(manager.publish_event("tick", "c:1", tick(n)))
                 await reading
                 ours.append(time.perf_counter() - start)
                 await publishing
@@ -165,7 +165,7 @@ async def publish(kind: str, url: str, count: int, rate: int, channels: int) -> 
     async with manager_of(kind, url, history=200_000) as manager:
         start = time.perf_counter()
         for first in range(0, count, 100):
-            batch = [Event("tick", f"c{n % channels + 1}", tick(n)) for n in range(first, first + 100)]
+            batch = [Event("tick", f"c:{n % channels + 1}", tick(n)) for n in range(first, first + 100)]
             await manager.publish_events(batch)
             await asyncio.sleep(max(0, start + (first + 100) / rate - time.perf_counter()))
 
@@ -204,7 +204,7 @@ async def channels(kind: str, server: Server) -> dict[str, Any]:
             cpu = time.process_time() + cpu_of(server.pid)
             count = 2000
             for n in range(count):
-                await manager.publish_event("tick", f"c{n % watched + 1}", tick(n))
+                await manager.publish_event("tick", f"c:{n % watched + 1}", tick(n))
             for n in range(count if watched > count else 1):
                 for _ in range(1 if watched > count else count):
                     await anext(streams[n])

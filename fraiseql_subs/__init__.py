@@ -1,6 +1,7 @@
 """Fast, safe GraphQL subscriptions for Python, with a core in Rust."""
 
 from .bus import EventBusConfig
+from .channel import channel_name
 from .errors import (
     BusUnavailable,
     Forbidden,
@@ -53,6 +54,7 @@ __all__ = [
     "SubscriptionManager",
     "SubscriptionPayload",
     "argument",
+    "channel_name",
     "data",
     "previous",
     "requires",

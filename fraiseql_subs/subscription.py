@@ -138,8 +138,8 @@ def subscription(
 
     Args:
         function: What is decorated, where there are no options.
-        channel: Where the events come from; the function's name, where not given. May hold placeholders of arguments:
-            `"orders:{order_id}"`.
+        channel: Where the events come from; the function's name, where not given. May hold placeholders of arguments,
+            each alone between `:` or the ends: `"orders:{order_id}"`. `channel_name` gives publishers the same name.
         event_types: Only events of these types; all, where not given.
         where: Which events this subscription is about.
         rows: Which of them a viewer may see.

@@ -17,6 +17,8 @@ from fraiseql_subs.servers import PostgreSQL
 
 from .conftest import ENVIRONMENT
 
+VERSION = 2
+"""Of the schema, as the package installs it."""
 _numbers = itertools.count()
 
 Connection = psycopg.Connection[Any]
@@ -30,7 +32,7 @@ def database(server: PostgreSQL, *, installed: bool) -> Iterator[str]:
     with connect(server.url) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         if installed:
-            assert _core.postgres_install(url, "fraiseql_subs") == (None, 1)
+            assert _core.postgres_install(url, "fraiseql_subs") == (None, VERSION)
         yield url
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -27,7 +27,7 @@ ENGINE = {
     "bus": "value event accounts",
     "operators": "clock value error viewer accounts bus",
     "delivery": "clock tasks limits value error event viewer matching graphql admission accounts bus operators",
-    "parts": "clock limits event security graphql admission accounts bus operators",
+    "parts": "clock limits event security matching graphql admission accounts bus operators",
     "engine": "value error event viewer security graphql admission accounts bus operators delivery parts",
     "sessions": (
         "clock tasks timers limits value error event viewer graphql accounts bus operators delivery parts engine"

@@ -350,28 +350,34 @@ async def pair(a: ID, b: ID) -> JSON:
     raise NotImplementedError
 
 
-@subscription(channel="n:{n}", passthrough=True)
-async def number(n: float) -> JSON:
-    raise NotImplementedError
-
-
 PAIR = "subscription ($a: ID!, $b: ID!) { pair(a: $a, b: $b) }"
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
+    ("a", "b", "channel"),
     [
-        ("x:y", "z"),
-        ("x", "y:z"),
-        (":", ":"),
-        ("x\n", "y"),
-        ("x", "\u0085"),
-        ("x\u007f", "y"),
-        ("x", "\t"),
-        ("x:y:z", ""),
+        ("x:y", "z", "c:x%3Ay:z"),
+        ("x", "y:z", "c:x:y%3Az"),
+        (":", ":", "c:%3A:%3A"),
+        ("x:y:z", "", "c:x%3Ay%3Az:"),
+        ("x%3Ay", "z", "c:x%253Ay:z"),
+        ("x%25", "y", "c:x%2525:y"),
     ],
 )
-async def test_an_argument_cannot_name_a_channel_beyond_its_own_place(a, b):
+async def test_an_argument_cannot_name_a_channel_beyond_its_own_place(a, b, channel):
+    async with attacked(pair) as (manager, server), server.acknowledged() as client:
+        await client.subscribe("1", PAIR, variables={"a": a, "b": b})
+        others = ["c:x:y:z", "c:x:y", "c:::", "c::", "c:x:y:z:", "c:x%3Ay", "c:x%3Ay:z:", "c:x%25:y", f"{channel}:"]
+        for other in others:
+            await manager.publish_event("x", other, {"n": 1})
+        await manager.publish_event("x", channel, {"n": 2})
+        await client.expect(next_frame("1", {"pair": {"n": 2}}))
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("x\n", "y"), ("x", "\u0085"), ("x\u007f", "y"), ("x", "\t"), ("x" * 1024, ""), (":" * 400, "")]
+)
+async def test_an_argument_that_no_channel_can_hold_is_refused(a, b):
     async with attacked(pair) as (manager, server), server.acknowledged() as client:
         await client.ask("1", PAIR, variables={"a": a, "b": b})
         [error] = (await client.message())["payload"]
@@ -388,7 +394,7 @@ async def test_a_placeholder_takes_every_other_value_as_it_is(a):
         await client.subscribe("1", PAIR, variables={"a": a, "b": "y"})
         for channel in ("c:y:y", "c:b:y", "c::y", "c:x:y", "c"):
             await manager.publish_event("x", channel, {"n": 1})
-        await manager.publish_event("x", f"c:{a}:y", {"n": 2})
+        await manager.publish_event("x", "c:%25s:y" if a == "%s" else f"c:{a}:y", {"n": 2})
         await client.expect(next_frame("1", {"pair": {"n": 2}}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -511,14 +511,15 @@ async def test_placeholders(value, rendered):
 
 
 async def test_placeholders_of_every_scalar():
-    @subscription(channel="{flag}/{number}/{real}/{status}/{day}", passthrough=True)
-    def placed(flag: bool, number: int, real: float, status: Status, day: date) -> Marked:
+    @subscription(channel="{flag}:{number}:{text}:{status}:{key}", passthrough=True)
+    def placed(flag: bool, number: int, text: str, status: Status, key: UUID) -> Marked:
         raise NotImplementedError
 
     manager = manager_of(placed)
-    query = 'subscription { placed(flag: true, number: -5, real: 1.5, status: OPEN, day: "2026-01-02") { mark } }'
+    key = UUID(int=10)
+    query = f'subscription {{ placed(flag: true, number: -5, text: "1.50", status: OPEN, key: "{key}") {{ mark }} }}'
     async with manager, manager.subscribe(query) as stream:
-        await manager.publish_event("x", "true/-5/1.5/OPEN/2026-01-02", {"mark": 1})
+        await manager.publish_event("x", f"true:-5:1.50:OPEN:{key}", {"mark": 1})
         assert await one(stream) == {"data": {"placed": {"mark": 1}}}
 
 

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from fraiseql_subs import EventBusConfig, Schema, SecurityContext, SubscriptionManager, _core
+from fraiseql_subs import BusUnavailable, EventBusConfig, Schema, SecurityContext, SubscriptionManager, _core
 
-from .databases import Connection, connect, database, events, pg, role, url_of
+from .databases import VERSION, Connection, connect, database, events, pg, role, url_of
 from .support import orders, soon
 
 DOCUMENT = Path(__file__).parents[1] / "docs/postgresql.md"
@@ -61,11 +61,11 @@ def version(db: Connection) -> int:
 
 
 def test_install_twice_is_install_once(empty):
-    assert pg("install", dsn=empty) == (0, "fraiseql_subs: version 1, new\n", "")
+    assert pg("install", dsn=empty) == (0, f"fraiseql_subs: version {VERSION}, new\n", "")
     with connect(empty) as db:
         before = db.execute(OBJECTS).fetchall(), db.execute("SELECT * FROM fraiseql_subs.meta").fetchall()
         made = db.execute(ROWS).fetchall()
-        assert pg("install", "--dsn", empty) == (0, "fraiseql_subs: version 1\n", "")
+        assert pg("install", "--dsn", empty) == (0, f"fraiseql_subs: version {VERSION}\n", "")
         assert (db.execute(OBJECTS).fetchall(), db.execute("SELECT * FROM fraiseql_subs.meta").fetchall()) == before
         # Nothing was done: no row of the catalogue is a new one.
         assert db.execute(ROWS).fetchall() == made != []
@@ -80,7 +80,7 @@ def test_what_sql_prints_is_what_install_runs(postgres_server, installed, empty)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with connect(installed) as one, connect(empty) as two:
         assert one.execute(OBJECTS).fetchall() == two.execute(OBJECTS).fetchall() != []
-        assert version(two) == 1
+        assert version(two) == VERSION
 
 
 def test_several_install_at_once(empty):
@@ -101,16 +101,35 @@ def test_several_install_at_once(empty):
         first.rollback()
     for thread in threads:
         thread.join()
-    assert [now for _, now in results] == [1] * 8
+    assert [now for _, now in results] == [VERSION] * 8
     with connect(empty) as db:
         assert db.execute("SELECT count(*) FROM fraiseql_subs.meta").fetchone() == (1,)
 
 
-def test_an_older_version_is_brought_up_step_by_step_and_a_newer_one_is_left_alone(installed):
-    """Versions 2 and 3 are made up; what they hold is kept, and each step runs once."""
+async def test_a_schema_of_version_1_is_refused_until_it_is_brought_up(installed):
+    """It has no `channel_name`."""
+    named = "SELECT fraiseql_subs.channel_name('orders:{id}', '{\"id\": 1}')"
+    manager = SubscriptionManager(Schema(subscriptions=[orders]), EventBusConfig.postgresql(installed))
+    with connect(installed) as db:
+        made = db.execute(OBJECTS).fetchall()
+        db.execute("DROP FUNCTION fraiseql_subs.channel_name; UPDATE fraiseql_subs.meta SET version = 1")
+        with pytest.raises(
+            BusUnavailable, match=f"has version 1, and {VERSION} is needed: run `fraiseql-subs pg install"
+        ):
+            await manager.__aenter__()
+        assert pg("install", dsn=installed) == (0, f"fraiseql_subs: version {VERSION}, was 1\n", "")
+        assert (db.execute(OBJECTS).fetchall(), version(db)) == (made, VERSION)
+        assert db.execute(named).fetchone() == ("orders:1",)
+    async with manager:
+        assert manager.health()["ok"]
+
+
+def test_an_older_version_is_brought_up_step_by_step_and_a_newer_one_is_left_alone(empty):
+    """All versions are made up; what they hold is kept, and each step runs once."""
     made = "CREATE TABLE fraiseql_subs.steps (step int); ALTER TABLE fraiseql_subs.event ADD two text DEFAULT 'two'"
     steps = [f"{made}; INSERT INTO fraiseql_subs.steps VALUES (2)", "INSERT INTO fraiseql_subs.steps VALUES (3)"]
-    with connect(installed) as db:
+    with connect(empty) as db:
+        db.execute(_core.postgres_sql("fraiseql_subs", []).encode())
         db.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
         publisher = role(db, USAGE, PUBLISH)
         epoch = db.execute("SELECT epoch FROM fraiseql_subs.meta").fetchall()
@@ -122,28 +141,30 @@ def test_an_older_version_is_brought_up_step_by_step_and_a_newer_one_is_left_alo
         with connect(url_of(db, publisher)) as theirs:
             theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
         assert events(db, "two") == ["two", "two"]
+        db.execute("UPDATE fraiseql_subs.meta SET version = 9")
         before = db.execute(OBJECTS).fetchall()
-        status, out, err = pg("install", dsn=installed)
+        status, out, err = pg("install", dsn=empty)
         assert (status, out) == (1, "")
-        assert 'the schema "fraiseql_subs" has version 3, and this is version 1 of its SQL' in err
-        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, 3)
+        assert f'the schema "fraiseql_subs" has version 9, and this is version {VERSION} of its SQL' in err
+        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, 9)
 
 
 def test_a_step_that_fails_leaves_all_as_it_was(installed):
     with connect(installed) as db:
         before = db.execute(OBJECTS).fetchall()
-        broken = _core.postgres_sql("fraiseql_subs", ["DROP FUNCTION fraiseql_subs.publish; SELECT 1 / 0"])
+        steps = [""] * (VERSION - 1) + ["DROP FUNCTION fraiseql_subs.publish; SELECT 1 / 0"]
+        broken = _core.postgres_sql("fraiseql_subs", steps)
         with pytest.raises(errors.DivisionByZero):
             db.execute(broken.encode())
         db.execute("ROLLBACK")
-        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, 1)
+        assert (db.execute(OBJECTS).fetchall(), version(db)) == (before, VERSION)
 
 
 def test_no_superuser_is_needed_and_nothing_is_for_everybody(empty):
     with connect(empty) as db:
         owner = role(db, f"GRANT CREATE ON DATABASE {db.info.dbname} TO {{}}")
         anybody = role(db)
-        assert pg("install", dsn=url_of(db, owner)) == (0, "fraiseql_subs: version 1, new\n", "")
+        assert pg("install", dsn=url_of(db, owner)) == (0, f"fraiseql_subs: version {VERSION}, new\n", "")
         with connect(url_of(db, anybody)) as theirs, pytest.raises(errors.InsufficientPrivilege, match="for schema"):
             theirs.execute("SELECT fraiseql_subs.publish('c', 'e', '{}')")
         # Nor where a careless grant opens the schema.
@@ -169,7 +190,7 @@ def test_a_schema_of_somebody_elses_is_not_installed_into(empty):
         assert (status, out) == (1, "")
         assert f'the schema "fraiseql_subs" belongs to the role {stranger}: only that role installs into it' in err
         assert db.execute("SELECT to_regclass('fraiseql_subs.event')").fetchone() == (None,)
-        assert pg("install", dsn=url_of(db, stranger))[:2] == (0, "fraiseql_subs: version 1, new\n")
+        assert pg("install", dsn=url_of(db, stranger))[:2] == (0, f"fraiseql_subs: version {VERSION}, new\n")
 
 
 def test_installing_looks_at_nothing_that_others_have_made(empty):
@@ -265,7 +286,7 @@ def test_track_takes_its_options(installed):
 
 
 def test_another_schema(empty):
-    assert pg("install", "--schema", "My-bus", dsn=empty) == (0, "My-bus: version 1, new\n", "")
+    assert pg("install", "--schema", "My-bus", dsn=empty) == (0, f"My-bus: version {VERSION}, new\n", "")
     with connect(empty) as db:
         db.execute("CREATE TABLE t (id int)")
         assert pg("track", "t", "--schema", "My-bus", dsn=empty)[0] == 0

@@ -640,7 +640,7 @@ async def test_placeholders_make_the_channel():
         for channel in ("orders:1:1", "orders:é 1:2", "orders:{order_id}:{kind}", "orders:é 1", "orders:é 1:1"):
             await manager.publish_event("x", channel, {"id": channel})
         assert await one(stream) == {"data": {"orderChanges": {"id": "orders:é 1:1"}}}
-        for value in ("a:b", ":", "a\nb", "\x7f", "\x85"):
+        for value in ("a\nb", "\x7f", "\x85", ":" * 400):
             with pytest.raises(GraphQLRequestError) as raised:
                 async with manager.subscribe(query, variables={"id": value}):
                     pass

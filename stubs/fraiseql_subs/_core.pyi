@@ -13,11 +13,19 @@ from .security import SecurityContext
 
 __all__ = [
     "Call", "Core", "Generation", "Schema", "Socket", "Subscription",
-    "check_bus", "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
+    "channel_name", "check_bus",
+    "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
 ]  # fmt: skip
 
 def check_bus(bus: str) -> None:
     """Raises `ValueError` where a bus's description, as `EventBusConfig` gives it, is wrong."""
+
+def channel_name(template: str, values: Mapping[str, str]) -> str:
+    """The name that a template gives with these values by Python name.
+
+    Raises:
+        ValueError: The template, a value or the name is wrong; the text says which.
+    """
 
 @final
 class Schema:

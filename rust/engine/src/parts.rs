@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::graphql::Schema;
 use crate::limits::Limits;
+use crate::matching::name_problem;
 use crate::operators::Metrics;
 use crate::operators::audit::{self, Audit};
 use crate::security::tenant;
@@ -83,10 +84,8 @@ impl Parts {
     pub fn check(&self, event: &Event) -> Result<(), PublishError> {
         let most = self.limits.max_event_bytes;
         let previous = event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
-        let problem = if event.channel.is_empty() {
-            "channel must not be empty".to_owned()
-        } else if event.channel.contains(char::is_control) {
-            "channel must not hold control characters".to_owned()
+        let problem = if let Some(problem) = name_problem(&event.channel) {
+            format!("channel {problem}")
         } else if event.event_type.is_empty() {
             "event_type must not be empty".to_owned()
         } else if event.size > most || previous > most {

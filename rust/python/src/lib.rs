@@ -27,6 +27,7 @@ mod wake;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(module)?;
     module.add_function(wrap_pyfunction!(bus::check_bus, module)?)?;
+    module.add_function(wrap_pyfunction!(publishing::channel_name, module)?)?;
     module.add_class::<core::Schema>()?;
     module.add_class::<core::Core>()?;
     module.add_class::<stream::Subscription>()?;

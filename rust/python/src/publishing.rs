@@ -1,11 +1,13 @@
 //! Publishing: events as Python gives them, on their way to the bus.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fraiseql_subs_engine::bus::Published;
 use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::event::{Audience, Event, Position};
-use pyo3::exceptions::PyTypeError;
+use fraiseql_subs_engine::matching;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 use pyo3_async_runtimes::generic::future_into_py;
@@ -57,6 +59,12 @@ fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Arc<str>> {
         Ok(text) => Ok(convert::utf8(text, name)?.into()),
         Err(_) => Err(PyTypeError::new_err(format!("{name}: expected a str, got {}", value.get_type().qualname()?))),
     }
+}
+
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "pyo3 extracts a dict as a map")]
+pub(crate) fn channel_name(template: &str, values: BTreeMap<String, String>) -> PyResult<String> {
+    matching::channel_name(template, &values).map_err(PyValueError::new_err)
 }
 
 /// Gives events to the bus of a run.

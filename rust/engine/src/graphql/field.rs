@@ -16,6 +16,9 @@ use crate::predicate::{Expr, OperandKind, Predicate};
 use crate::security::fields::Guard;
 use crate::security::scope::{Scope, ScopeInput};
 
+/// The scalars that a channel's template takes.
+const CHANNEL_SCALARS: [&str; 5] = ["ID", "String", "Int", "Boolean", "UUID"];
+
 /// One function that was declared with `@subscription`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -191,8 +194,14 @@ impl Schema {
     /// What a channel's template has to know of an argument.
     fn placeholder(&self, argument: &InputValueDefinition) -> Placeholder {
         let ty = &argument.ty;
-        let is_leaf = self.graphql.types.get(ty.inner_named_type()).is_some_and(ExtendedType::is_leaf);
-        let is_given = ty.is_non_null() || argument.default_value.is_some();
-        Placeholder { is_scalar: is_leaf && !ty.is_list() && is_given, ty: ty.to_string() }
+        // Of these equal values have one form. `1.50` and `1.5` are equal, and two texts.
+        let has_one_form = match self.graphql.types.get(ty.inner_named_type()) {
+            Some(ExtendedType::Scalar(scalar)) => CHANNEL_SCALARS.contains(&scalar.name.as_str()),
+            Some(definition) => definition.is_enum(),
+            None => false,
+        };
+        let is_given = ty.is_non_null() || argument.default_value.as_ref().is_some_and(|default| !default.is_null());
+        let is_taken = has_one_form && !ty.is_list() && is_given;
+        Placeholder { name: argument.name.as_str().into(), is_taken, ty: ty.to_string() }
     }
 }

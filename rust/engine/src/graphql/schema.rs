@@ -88,6 +88,7 @@ impl Schema {
                     other.declaration.function, field.declaration.function, schema.root, field.name
                 )));
             }
+            schema.check_channel(&field)?;
             if let Some(guard) = &field.declaration.requires {
                 schema.add_guard(format!("{}.{}", schema.root, field.name), guard);
             }
@@ -247,6 +248,21 @@ impl Schema {
             }
         }
         Ok(())
+    }
+
+    /// No client may choose a value by which its subscription to one field listens to the channel of another.
+    fn check_channel(&self, field: &Field) -> Result<(), SchemaError> {
+        let collides = |other: &&Arc<Field>| match (&field.channel, &other.channel) {
+            (Some(channel), Some(other)) => channel.collides(other),
+            _ => false,
+        };
+        let Some(other) = self.fields.values().find(collides) else { return Ok(()) };
+        let (one, two) = (&other.declaration, &field.declaration);
+        Err(SchemaError(format!(
+            "{} (channel \"{}\") and {} (channel \"{}\") can have the same channel: a value of one is the text of the other. \
+             Expected channels that always differ, as \"orders:id:{{id}}\" and \"orders:all\" do",
+            one.function, one.channel, two.function, two.channel
+        )))
     }
 
     /// [Spec](https://spec.graphql.org/September2025/#sec-OneOf-Input-Objects): nothing in a `@oneOf` is required or has a default.

@@ -1,21 +1,46 @@
-//! The channel that a subscription listens to: a template with placeholders for arguments, checked when the schema is built, filled in
-//! when a subscription starts.
+//! Names of channels: templates with placeholders for arguments, checked when the schema is built, filled in when a subscription
+//! starts or a publisher asks for a name. It knows no schema, only what that says of an argument.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::error::{Rejection, code};
 use crate::value::Value;
 
-/// A channel's name with placeholders for arguments.
+/// The longest name of a channel, in bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// A channel's name with placeholders for arguments: segments between `:`, each of them a text or one placeholder. A value is
+/// written without `:`, so two lists of values never give one name.
 #[derive(Clone, Debug)]
 pub struct ChannelTemplate {
-    /// Text, and the Python name of the argument that follows it.
-    parts: Vec<(Box<str>, Box<str>)>,
-    rest: Box<str>,
+    segments: Box<[Segment]>,
+    /// The bytes that the values leave as they are.
+    fixed: usize,
+}
+
+/// What stands between two `:`.
+#[derive(Clone, Debug)]
+enum Segment {
+    Text(Box<str>),
+    Placeholder(Argument),
+}
+
+/// The argument whose value a placeholder stands for.
+#[derive(Clone, Debug)]
+struct Argument {
+    /// As templates call it.
+    python_name: Box<str>,
+    /// As clients call it.
+    name: Box<str>,
 }
 
 /// What a placeholder has to know of its argument.
 pub(crate) struct Placeholder {
-    /// Whether it always has a value that is a scalar or an enum.
-    pub(crate) is_scalar: bool,
+    /// The argument's GraphQL name.
+    pub(crate) name: Box<str>,
+    /// Whether a template takes its type.
+    pub(crate) is_taken: bool,
     /// Its type, for messages.
     pub(crate) ty: String,
 }
@@ -26,53 +51,241 @@ impl ChannelTemplate {
         if text.is_empty() || text.contains(char::is_control) {
             return Err("expected a channel that is not empty and holds no control character".into());
         }
-        let (mut parts, mut rest) = (Vec::new(), text);
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}').unwrap_or(("{", after));
-            if before.contains('}') || name.contains('{') {
-                return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
+        let wrong = |problem: String| format!("channel \"{text}\": {problem}");
+        let segment = |segment: &str| {
+            if !segment.contains(['{', '}']) {
+                return Ok(Segment::Text(segment.into()));
             }
-            let found = argument(name).ok_or_else(|| format!("channel \"{text}\": there is no argument \"{name}\""))?;
-            if !found.is_scalar {
-                return Err(format!(
-                    "channel \"{text}\": argument \"{name}\" is {}, expected a non-null scalar",
+            let inside = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+            let python_name = inside.filter(|inside| !inside.contains(['{', '}'])).ok_or_else(|| {
+                wrong(format!(
+                    "\"{segment}\" is neither a text without braces nor one placeholder: expected each placeholder alone \
+                     between \":\" or the ends, as in \"orders:{{order_id}}\""
+                ))
+            })?;
+            let found =
+                argument(python_name).ok_or_else(|| wrong(format!("there is no argument \"{python_name}\"")))?;
+            if !found.is_taken {
+                return Err(wrong(format!(
+                    "argument \"{python_name}\" is {}, expected a non-null ID, String, Int, Boolean, UUID or enum",
                     found.ty
-                ));
+                )));
             }
-            parts.push((before.into(), name.into()));
-            rest = after;
+            Ok(Segment::Placeholder(Argument { python_name: python_name.into(), name: found.name }))
+        };
+        let segments: Box<[Segment]> = text.split(':').map(segment).collect::<Result<_, String>>()?;
+        let texts: usize = segments.iter().map(|segment| segment.text().map_or(0, str::len)).sum();
+        let fixed = texts + segments.len() - 1;
+        if fixed > LONGEST_NAME {
+            return Err(format!("the channel's texts have {fixed} bytes, expected at most {LONGEST_NAME}"));
         }
-        if rest.contains('}') {
-            return Err(format!("channel \"{text}\": a brace stands alone, expected {{argument}}"));
-        }
-        let rest = rest.into();
-        Ok(ChannelTemplate { parts, rest })
+        Ok(ChannelTemplate { segments, fixed })
     }
 
-    /// The channel's name for these arguments, by Python name. A value cannot reach beyond its own place: `:` and control
-    /// characters are refused.
+    /// The channel's name for these arguments, by Python name.
     pub fn render(&self, arguments: &Value) -> Result<String, Rejection> {
-        let mut channel = String::new();
-        for (before, name) in &self.parts {
-            let text = match arguments.get(name) {
-                Some(Value::String(text)) => text.to_string(),
-                Some(value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Number(_))) => value.to_json(),
-                _ => String::from(":"),
-            };
-            if text.contains(':') || text.contains(char::is_control) {
-                let message = format!(
-                    "Argument '{name}' is part of a channel's name: it must be a scalar without ':' or control characters."
-                );
-                return Err(Rejection::request(code::BAD_USER_INPUT, message));
+        let text = |argument: &Argument| match arguments.get(&argument.python_name)? {
+            Value::String(text) => Some(Cow::Borrowed(&**text)),
+            Value::Int(number) => Some(Cow::Owned(number.to_string())),
+            Value::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+            // Null, where a type with a default is nullable.
+            _ => None,
+        };
+        self.fill(&text).map_err(|(argument, problem)| {
+            Rejection::request(code::BAD_USER_INPUT, format!("Argument '{}' {problem}.", argument.name))
+        })
+    }
+
+    /// The name that these values give, or the first that gives none, and why.
+    fn fill<'a>(&self, value: &dyn Fn(&Argument) -> Option<Cow<'a, str>>) -> Result<String, (&Argument, String)> {
+        let mut name = String::with_capacity(self.fixed);
+        let mut room = LONGEST_NAME - self.fixed;
+        for (position, segment) in self.segments.iter().enumerate() {
+            if position > 0 {
+                name.push(':');
             }
-            channel.push_str(before);
-            channel.push_str(&text);
+            let argument = match segment {
+                Segment::Text(text) => {
+                    name.push_str(text);
+                    continue;
+                }
+                Segment::Placeholder(argument) => argument,
+            };
+            let wrong = |problem: &str| (argument, format!("is part of a channel's name: {problem}"));
+            let too_long = || wrong(&format!("the name would be longer than {LONGEST_NAME} bytes"));
+            let value = value(argument).ok_or_else(|| wrong("it must not be null"))?;
+            // Before it is looked at: it may be as long as a message.
+            if value.len() > room {
+                return Err(too_long());
+            }
+            let before = name.len();
+            for letter in value.chars() {
+                match letter {
+                    '%' => name.push_str("%25"),
+                    ':' => name.push_str("%3A"),
+                    _ if letter.is_control() => return Err(wrong("it must not hold control characters")),
+                    _ => name.push(letter),
+                }
+            }
+            room = room.checked_sub(name.len() - before).ok_or_else(too_long)?;
+            if name.is_empty() && self.segments.len() == 1 {
+                return Err(wrong("the name would be empty"));
+            }
         }
-        channel.push_str(&self.rest);
-        if channel.is_empty() {
-            let message = "The arguments give an empty channel name.";
-            return Err(Rejection::request(code::BAD_USER_INPUT, message));
+        Ok(name)
+    }
+
+    /// Whether one name may come of both templates, and a placeholder of one stands where the other has a text. Types are not
+    /// asked: whoever publishes to such a name would have to know them.
+    pub(crate) fn collides(&self, other: &ChannelTemplate) -> bool {
+        let pairs = || self.segments.iter().zip(&other.segments);
+        let mixed = |(a, b): (&Segment, &Segment)| a.text().is_some() != b.text().is_some();
+        self.segments.len() == other.segments.len()
+            && pairs().any(mixed)
+            && pairs().all(|(a, b)| match (a.text(), b.text()) {
+                (Some(a), Some(b)) => a == b,
+                (Some(text), None) | (None, Some(text)) => is_escaped(text),
+                (None, None) => true,
+            })
+    }
+}
+
+impl Segment {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Segment::Text(text) => Some(text),
+            Segment::Placeholder(_) => None,
         }
-        Ok(channel)
+    }
+}
+
+/// The name that these values give a template, for a publisher: the very one that a subscription with them listens to. The error
+/// names what is wrong with the template or with a value.
+pub fn channel_name(template: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
+    let argument = |name: &str| {
+        values.contains_key(name).then(|| Placeholder { name: name.into(), is_taken: true, ty: String::new() })
+    };
+    let template = ChannelTemplate::parse(template, &argument)?;
+    let is_used = |name: &str| {
+        let is_it =
+            |segment: &Segment| matches!(segment, Segment::Placeholder(argument) if *argument.python_name == *name);
+        template.segments.iter().any(is_it)
+    };
+    if let Some(name) = values.keys().find(|name| !is_used(name)) {
+        return Err(format!("the channel has no placeholder for \"{name}\""));
+    }
+    let text = |argument: &Argument| values.get(&*argument.python_name).map(|text| Cow::Borrowed(text.as_str()));
+    template.fill(&text).map_err(|(argument, problem)| format!("argument \"{}\" {problem}", argument.name))
+}
+
+/// What is wrong with the name of a channel, as it goes behind its subject.
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    if name.is_empty() {
+        Some("must not be empty".to_owned())
+    } else if name.len() > LONGEST_NAME {
+        Some(format!("has {} bytes, expected at most {LONGEST_NAME}", name.len()))
+    } else if name.contains(char::is_control) {
+        Some("must not hold control characters".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Whether a text may be what a value is written as.
+fn is_escaped(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| rest.starts_with("25") || rest.starts_with("3A"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<ChannelTemplate, String> {
+        let known = |name: &str| Some(Placeholder { name: name.into(), is_taken: true, ty: String::new() });
+        ChannelTemplate::parse(text, &known)
+    }
+
+    fn name(template: &str, values: &[&str]) -> String {
+        let named = values.iter().zip('a'..).map(|(value, name)| (name.to_string(), (*value).to_owned()));
+        channel_name(template, &named.collect()).expect("a name")
+    }
+
+    /// What values may be written with, and parts of what they are written as.
+    const LETTERS: [&str; 8] = ["", "a", ":", "%", "2", "3A", "%3A", "{a}"];
+
+    /// All names that a template with at most two placeholders gives with short values.
+    fn names(template: &str) -> std::collections::BTreeSet<String> {
+        let short = || LETTERS.iter().flat_map(|one| LETTERS.iter().map(move |two| format!("{one}{two}")));
+        let holds = |name: &str| template.contains(name);
+        let first = || short().filter(|value| holds("{a}") || value.is_empty());
+        let second = || short().filter(|value| holds("{b}") || value.is_empty());
+        let pairs = first().flat_map(|one| second().map(move |two| (one.clone(), two)));
+        let given = pairs.filter_map(|(one, two)| {
+            let values = [("a", one), ("b", two)].into_iter().filter(|(name, _)| holds(&format!("{{{name}}}")));
+            channel_name(template, &values.map(|(name, value)| (name.to_owned(), value)).collect()).ok()
+        });
+        given.collect()
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        proptest::collection::vec(proptest::sample::select(&LETTERS), 0..3).prop_map(|letters| letters.concat())
+    }
+
+    fn template() -> impl Strategy<Value = String> {
+        let text =
+            prop_oneof![Just(""), Just("a"), Just("2"), Just("%"), Just("%25"), Just("%3A"), Just("a%3"), Just("%a")];
+        let segment = prop_oneof![3 => text, 1 => Just("{a}"), 1 => Just("{b}")];
+        let segments = proptest::collection::vec(segment, 1..4);
+        let is_usual =
+            |text: &String| !text.is_empty() && ["{a}", "{b}"].iter().all(|name| text.matches(name).count() < 2);
+        segments.prop_map(|segments| segments.join(":")).prop_filter("each placeholder once", is_usual)
+    }
+
+    #[test]
+    fn what_stands_beside_a_placeholder_is_refused() {
+        for wrong in ["o-{a}-{b}", "o:x{a}", "{a}{b}", "{a} ", "{a", "a}", "{{a}}", "{a}:}", "o:{a:b}"] {
+            let problem = parse(wrong).expect_err(wrong);
+            assert!(problem.contains("as in \"orders:{order_id}\""), "{problem}");
+        }
+        for right in ["a", "{a}", ":", "{a}:", "a:{a}:%:{b}"] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+    }
+
+    #[test]
+    fn texts_and_values_share_the_room_of_a_name() {
+        let longest = "é".repeat(512);
+        assert!(parse(&longest).is_ok() && parse(&format!("{longest}x")).is_err());
+        assert_eq!(name("x:{a}:{b}", &[&"y".repeat(500), &":".repeat(173)]).len(), 2 + 500 + 1 + 519);
+        let over = BTreeMap::from([("a".to_owned(), "y".repeat(503)), ("b".to_owned(), ":".repeat(173))]);
+        let expected = "argument \"b\" is part of a channel's name: the name would be longer than 1024 bytes";
+        assert_eq!(channel_name("x:{a}:{b}", &over), Err(expected.to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn two_lists_of_values_never_give_one_name(
+            lists in proptest::collection::vec(proptest::array::uniform2(value()), 100),
+        ) {
+            for template in ["{a}:{b}", "x:{a}:{b}", "{a}:x:{b}", "{a}:%3A:{b}:x"] {
+                let mut given = BTreeMap::new();
+                for values in &lists {
+                    let name = name(template, &[&values[0], &values[1]]);
+                    let same = *given.entry(name.clone()).or_insert(values);
+                    prop_assert_eq!(same, values, "{}", name);
+                }
+            }
+        }
+
+        #[test]
+        fn templates_collide_where_a_name_comes_of_both(one in template(), two in template()) {
+            let [a, b] = [&one, &two].map(|text| parse(text).expect("a template"));
+            let is_mixed = || a.segments.iter().zip(&b.segments).any(|(a, b)| a.text().is_some() != b.text().is_some());
+            let is_shared = !names(&one).is_disjoint(&names(&two));
+            prop_assert_eq!(a.collides(&b), is_shared && is_mixed(), "{} {}", one, two);
+            prop_assert_eq!(a.collides(&b), b.collides(&a));
+        }
     }
 }

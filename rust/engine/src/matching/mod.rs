@@ -8,7 +8,7 @@ mod channel;
 mod condition;
 mod index;
 
-pub use channel::ChannelTemplate;
-pub(crate) use channel::Placeholder;
+pub use channel::{ChannelTemplate, channel_name};
+pub(crate) use channel::{Placeholder, name_problem};
 pub use condition::{Condition, Verdict};
 pub use index::{Index, Withheld};

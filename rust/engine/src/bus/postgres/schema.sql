@@ -6,8 +6,8 @@
 -- or may create it.
 --
 -- Roles. Nothing here is granted to PUBLIC.
---   A publisher in SQL needs USAGE on the schema and EXECUTE on publish(); one that publishes by `publish_event` also
---   EXECUTE on publish_sent() and SELECT on meta.
+--   A publisher in SQL needs USAGE on the schema and EXECUTE on publish(), and on channel_name() where it calls that; one
+--   that publishes by `publish_event` also EXECUTE on publish_sent() and SELECT on meta.
 --   A reader (a worker with subscriptions) needs what a publisher needs, SELECT on all tables, and EXECUTE on advance() and
 --   prune().
 -- The functions that write run with the rights of the schema's owner.
@@ -122,6 +122,50 @@ INSERT INTO @schema@.tick (tick, last, snapshot)
     SELECT 1, @schema@.clock(), pg_current_snapshot() WHERE NOT EXISTS (SELECT FROM @schema@.tick);
 INSERT INTO @schema@.pruning (counted, floor) VALUES (0, 0) ON CONFLICT (single) DO NOTHING;
 
+-- The name of a channel: its template with the arguments in place of `{argument}`. It is the name that `channel_name` gives in
+-- Python and that a subscription with these arguments listens to. Arguments without a placeholder are ignored, so that a
+-- row may be given: to_jsonb(NEW).
+CREATE OR REPLACE FUNCTION @schema@.channel_name(template text, arguments jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    segments text[] := string_to_array(template COLLATE "C", ':');
+    segment text COLLATE "C";
+    argument text COLLATE "C";
+    written text COLLATE "C";
+    name text COLLATE "C";
+BEGIN
+    IF jsonb_typeof(arguments) <> 'object' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'arguments: expected a JSON object';
+    END IF;
+    FOR place IN 1 .. cardinality(segments) LOOP
+        segment := segments[place];
+        CONTINUE WHEN segment !~ '[{}]';
+        argument := substring(segment FROM '^\{([^{}]+)\}$');
+        IF argument IS NULL THEN
+            RAISE invalid_parameter_value USING
+                MESSAGE = format('template: "%s" is neither a text without braces nor one placeholder', segment),
+                HINT = 'A placeholder stands alone between ":" or the ends, as in "orders:{order_id}".';
+        END IF;
+        written := arguments ->> argument;
+        -- Nothing else has one form only: 1.50 and 1.5 are equal.
+        IF coalesce(
+            CASE jsonb_typeof(arguments -> argument) WHEN 'number' THEN written !~ '^-?[0-9]+$' ELSE
+                jsonb_typeof(arguments -> argument) NOT IN ('string', 'boolean') END, true)
+        THEN
+            RAISE invalid_parameter_value USING
+                MESSAGE = format('arguments: expected a string, an integer or a boolean as "%s", got %s', argument,
+                    coalesce(jsonb_typeof(arguments -> argument), 'nothing'));
+        END IF;
+        segments[place] := replace(replace(written, '%', '%25'), ':', '%3A');
+    END LOOP;
+    name := array_to_string(segments, ':');
+    IF name = '' OR name ~ '[\x01-\x1f\x7f-\x9f]' OR octet_length(name) > 1024 THEN
+        RAISE invalid_parameter_value USING MESSAGE =
+            'the name of a channel: expected a text of 1 to 1024 bytes without control characters';
+    END IF;
+    RETURN name;
+END $body$;
+
 -- Publishes an event in the transaction of whoever calls it. The NOTIFY names the transaction, so one has one, however
 -- much it publishes.
 CREATE OR REPLACE FUNCTION @schema@.publish(
@@ -140,7 +184,7 @@ DECLARE
     before text := previous;
 BEGIN
     SELECT max_bytes INTO STRICT most FROM @schema@.meta;
-    IF channel IS NULL OR channel = '' OR channel COLLATE "C" ~ '[\x01-\x1f\x7f]' OR octet_length(channel) > 1024 THEN
+    IF channel IS NULL OR channel = '' OR channel COLLATE "C" ~ '[\x01-\x1f\x7f-\x9f]' OR octet_length(channel) > 1024 THEN
         RAISE invalid_parameter_value USING MESSAGE =
             'channel: expected a text of 1 to 1024 bytes without control characters';
     ELSIF event_type IS NULL OR event_type = '' THEN

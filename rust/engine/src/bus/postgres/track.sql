@@ -110,7 +110,7 @@ BEGIN
             USING ERRCODE = 'wrong_object_type';
     END IF;
     channel := coalesce(channel, relation.relname);
-    IF channel = '' OR channel COLLATE "C" ~ '[\x01-\x1f\x7f]' OR octet_length(channel) > 1024 THEN
+    IF channel = '' OR channel COLLATE "C" ~ '[\x01-\x1f\x7f-\x9f]' OR octet_length(channel) > 1024 THEN
         RAISE 'channel: expected a text of 1 to 1024 bytes without control characters' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- Row triggers fire in the order of their names: before those of the application, whose own changes are events too.

@@ -1,5 +1,4 @@
 use super::*;
-use crate::error::Rejection;
 use crate::predicate::OperandKind;
 
 /// A schema whose functions are all plain and async, one for each field of its subscription type.
@@ -77,22 +76,30 @@ fn says_what_is_wrong_with_a_declaration() {
         (
             ORDERS,
             r#"[{"field": "orderUpdated", "function": "f", "channel": "o:{note}"}]"#,
-            "f (Subscription.orderUpdated): channel \"o:{note}\": argument \"note\" is String, expected a non-null scalar",
+            "f (Subscription.orderUpdated): channel \"o:{note}\": argument \"note\" is String, expected a non-null ID, String, Int, Boolean, UUID or enum",
         ),
         (
             ORDERS,
             r#"[{"field": "orderUpdated", "function": "f", "channel": "o:{filter}"}]"#,
-            "f (Subscription.orderUpdated): channel \"o:{filter}\": argument \"filter\" is Filter, expected a non-null scalar",
+            "f (Subscription.orderUpdated): channel \"o:{filter}\": argument \"filter\" is Filter, expected a non-null ID, String, Int, Boolean, UUID or enum",
         ),
         (
             ORDERS,
             r#"[{"field": "orderUpdated", "function": "f", "channel": "o:{order_id"}]"#,
-            "f (Subscription.orderUpdated): channel \"o:{order_id\": a brace stands alone, expected {argument}",
+            "f (Subscription.orderUpdated): channel \"o:{order_id\": \"{order_id\" is neither a text without braces nor one placeholder: expected each placeholder \
+             alone between \":\" or the ends, as in \"orders:{order_id}\"",
+        ),
+        (
+            ORDERS,
+            r#"[{"field": "orderUpdated", "function": "f", "channel": "o-{order_id}"}]"#,
+            "f (Subscription.orderUpdated): channel \"o-{order_id}\": \"o-{order_id}\" is neither a text without braces nor one placeholder: expected each placeholder \
+             alone between \":\" or the ends, as in \"orders:{order_id}\"",
         ),
         (
             ORDERS,
             r#"[{"field": "orderUpdated", "function": "f", "channel": "o:order_id}"}]"#,
-            "f (Subscription.orderUpdated): channel \"o:order_id}\": a brace stands alone, expected {argument}",
+            "f (Subscription.orderUpdated): channel \"o:order_id}\": \"order_id}\" is neither a text without braces nor one placeholder: expected each placeholder \
+             alone between \":\" or the ends, as in \"orders:{order_id}\"",
         ),
         (
             ORDERS,
@@ -428,14 +435,39 @@ fn operands_have_the_kinds_of_their_types() {
 
 #[test]
 fn channels_are_rendered_and_cannot_be_escaped() {
-    let declared = r#"[{"field": "a", "function": "f", "channel": "o:{id}:{n}{f}{b}"}]"#;
-    let schema =
-        build("type Subscription { a(id: ID!, n: Int = 1, f: Float!, b: Boolean!): Int }", declared).expect("a schema");
+    let declared = r#"[{"field": "a", "function": "f", "channel": "o:{order_id}:{n}:{b}:{e}"}]"#;
+    let sdl = "type Subscription { a(orderId: ID!, n: Int = 1, b: Boolean!, e: E! = X): Int } enum E { X }";
+    let schema = build(sdl, declared).expect("a schema");
     let channel = schema.fields["a"].channel.as_ref().expect("a channel");
-    let render = |json: &str| channel.render(&Value::parse(json.as_bytes()).expect("JSON"));
-    assert_eq!(render(r#"{"id": "x y", "n": -3, "f": 1.5, "b": true}"#).expect("a channel"), "o:x y:-31.5true");
-    for wrong in [r#""a:b""#, r#""a\n""#, "null", r#"["a"]"#, r#""\u0085""#] {
-        let rendered = render(&format!(r#"{{"id": {wrong}, "n": 1, "f": 1, "b": true}}"#));
-        assert!(matches!(&rendered, Err(Rejection::Request(errors)) if errors[0].code == "BAD_USER_INPUT"), "{wrong}");
+    let render = |id: &str, n: &str| {
+        let json = format!(r#"{{"order_id": {id}, "n": {n}, "b": true, "e": "X"}}"#);
+        channel.render(&Value::parse(json.as_bytes()).expect("JSON")).map_err(|rejection| rejection.errors())
+    };
+    assert_eq!(render(r#""x y""#, "-3").expect("a channel"), "o:x y:-3:true:X");
+    assert_eq!(render(r#""a:%\u00e9""#, "1").expect("a channel"), "o:a%3A%25é:1:true:X");
+    let too_long = format!("\"{}\"", ":".repeat(400));
+    for (id, n, expected) in [
+        (r#""a\n""#, "1", "Argument 'orderId' is part of a channel's name: it must not hold control characters."),
+        (r#""\u0085""#, "1", "Argument 'orderId' is part of a channel's name: it must not hold control characters."),
+        (&*too_long, "1", "Argument 'orderId' is part of a channel's name: the name would be longer than 1024 bytes."),
+        (r#""a""#, "null", "Argument 'n' is part of a channel's name: it must not be null."),
+    ] {
+        let errors = render(id, n).expect_err(id);
+        assert_eq!((&*errors[0].code, &*errors[0].message), ("BAD_USER_INPUT", expected));
     }
+}
+
+#[test]
+fn two_fields_never_share_a_channel_by_a_client_s_choice() {
+    let declared = |one: &str, other: &str| {
+        let fields = format!(
+            r#"[{{"field": "a", "function": "f", "channel": "{one}"}}, {{"field": "b", "function": "g", "channel": "{other}"}}]"#
+        );
+        build("type Subscription { a(x: ID!): Int b(x: ID!): Int }", &fields).map(|_| ()).map_err(|error| error.0)
+    };
+    let expected = "f (channel \"o:{x}\") and g (channel \"o:all\") can have the same channel: a value of one is the text of the \
+        other. Expected channels that always differ, as \"orders:id:{id}\" and \"orders:all\" do";
+    assert_eq!(declared("o:{x}", "o:all"), Err(expected.to_owned()));
+    assert_eq!(declared("o:{x}", "o:{x}"), Ok(()));
+    assert_eq!(declared("o:{x}", "o:50%"), Ok(()));
 }

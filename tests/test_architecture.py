@@ -54,7 +54,7 @@ BINDINGS = {
 # Circles of files inside a room, each with its reason in the room's `mod.rs`.
 CIRCLES = {
     frozenset({"value/mod", "value/failure"}),
-    frozenset({"predicate/mod", "predicate/compare", "predicate/describe"}),
+    frozenset({"predicate/mod", "predicate/compare", "predicate/constant", "predicate/describe", "predicate/set"}),
     frozenset({"graphql/schema", "graphql/coerce", "graphql/field", "graphql/guards"}),
     frozenset({"graphql/plan", "graphql/reads"}),
     frozenset({"delivery/group", "delivery/resolver"}),

@@ -410,7 +410,7 @@ fn operands_have_the_kinds_of_their_types() {
         let found = arguments.iter().find(|argument| snake_case(&argument.name) == name)?;
         schema.operand_kind(&found.ty, &path.collect::<Vec<_>>(), false)
     };
-    use OperandKind::{DateTime, Decimal, Id, Json, Untyped};
+    use OperandKind::{DateTime, Id, Json, Untyped};
     for (path, expected) in [
         ("order_id", Some(Id)),
         ("ids", Some(Id)),

@@ -55,7 +55,7 @@ BINDINGS = {
 CIRCLES = {
     frozenset({"value/mod", "value/failure"}),
     frozenset({"predicate/mod", "predicate/compare", "predicate/constant", "predicate/describe", "predicate/set"}),
-    frozenset({"graphql/schema", "graphql/coerce", "graphql/field", "graphql/guards"}),
+    frozenset({"graphql/schema", "graphql/coerce", "graphql/field", "graphql/access"}),
     frozenset({"graphql/plan", "graphql/reads"}),
     frozenset({"delivery/group", "delivery/resolver"}),
     frozenset({"sessions/register", "sessions/connection/mod", "sessions/stream"}),

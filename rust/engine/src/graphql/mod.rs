@@ -5,13 +5,13 @@
 //! It uses values, errors, limits, predicates, security's guards and scopes, and channel templates. It knows no channel, queue or
 //! connection, and runs no function.
 //!
-//! Two circles of files. A schema coerces its defaults (`coerce`), brings guards to its types (`guards`) and builds its fields
+//! Two circles of files. A schema coerces its defaults (`coerce`), brings guards to its types (`access`) and builds its fields
 //! (`field`), and each of these asks the schema for its types. A plan holds what has to be read (`reads`), which is made of plans.
 
+mod access;
 mod coerce;
 mod document;
 mod field;
-mod guards;
 mod input;
 mod introspection;
 mod names;

@@ -7,7 +7,7 @@ use super::{Connection, State};
 use crate::accounts::{Accounts, Reached, Revocable, Revocation, Seat};
 use crate::operators::Ended;
 use crate::operators::audit;
-use crate::sessions::protocol::{Action, Close};
+use crate::sessions::protocol::Close;
 use crate::tasks::Tasks;
 use crate::value::Value;
 use crate::viewer::Viewer;
@@ -115,14 +115,6 @@ impl Connection {
         self.note(audit::Kind::Refreshed, Some(&old), "");
         let action = state.protocol.refreshed(number, Some(&expires_at));
         self.act(state, action);
-    }
-
-    /// Closes what was not acknowledged, for a reason that operators are told.
-    pub(super) fn refuse(&self, state: &mut State, close: Close, viewer: Option<&Viewer>, reason: Cow<'static, str>) {
-        if let Some(Action::Close(close)) = state.protocol.close(close) {
-            self.note(audit::Kind::ConnectionRefused, viewer, reason);
-            self.finish(state, close, Ended::Disconnect);
-        }
     }
 
     /// Enters it where revocations look.

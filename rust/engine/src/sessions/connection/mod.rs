@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
-use crate::delivery::{End, Notify, Outbox, Subscription};
+use crate::delivery::{Notify, Outbox, Subscription};
 use crate::engine::Phase;
 use crate::operators::audit;
 use crate::operators::{Counted, DropReason, Ended};
@@ -25,6 +25,7 @@ use crate::viewer::Viewer;
 pub use authority::{Answer, Question};
 
 mod authority;
+mod ending;
 mod operations;
 
 /// A WebSocket connection.
@@ -214,55 +215,6 @@ impl Connection {
         self.outbox.is_slow() || self.state.lock().protocol.is_closed()
     }
 
-    /// Closes it for a reason that was decided elsewhere.
-    pub fn close(self: &Arc<Self>, close: Close) {
-        let mut state = self.state.lock();
-        self.end(&mut state, close, Ended::Disconnect);
-        self.settle(state);
-    }
-
-    fn slow(&self, state: &mut State) {
-        if !state.protocol.is_closed() {
-            self.note(audit::Kind::SlowConsumer, state.viewer.as_deref(), "");
-        }
-        self.end(state, Close::SLOW_CONSUMER, Ended::Slow);
-    }
-
-    /// The socket is gone, or the close was sent: nothing of the connection stays.
-    pub fn lost(&self) {
-        let mut state = self.state.lock();
-        if let Some(Action::Close(close)) = state.protocol.close(Close::GOING_AWAY) {
-            self.finish(&mut state, close, Ended::Disconnect);
-        }
-        state.control.clear();
-        state.registered = None;
-        state.authorisation = None;
-        state.under_way = None;
-        self.sessions.timers.set(&mut state.alarm, None, Weak::<Connection>::new());
-        drop(state);
-        self.sessions.pending.lock().remove(&self.number);
-        self.sessions.connections.remove(&self.id);
-    }
-
-    /// Completes every operation; when all is sent, the connection closes.
-    pub(crate) fn drain(&self) {
-        let mut state = self.state.lock();
-        state.draining = true;
-        for subscription in state.operations.values() {
-            subscription.mailbox.end(End::Complete);
-        }
-        self.outbox.signal();
-    }
-
-    /// Closes what draining has not; what still waits is dropped and counted.
-    pub(crate) fn stop(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        let left: usize = state.operations.values().map(|subscription| subscription.close(Ended::Drained)).sum();
-        self.sessions.engine.parts.metrics.dropped(DropReason::Drain, left as u64);
-        self.end(&mut state, Close::GOING_AWAY, Ended::Drained);
-        self.settle(state);
-    }
-
     fn act(self: &Arc<Self>, state: &mut State, action: Option<Action>) {
         match action {
             None | Some(Action::Authenticate(_) | Action::Refresh(..)) => {}
@@ -297,32 +249,6 @@ impl Connection {
                 _ => state.held_back.push_back(text),
             }
         }
-    }
-
-    fn end(&self, state: &mut State, close: Close, how: Ended) {
-        if let Some(Action::Close(close)) = state.protocol.close(close) {
-            self.closed(state, close, how);
-        }
-    }
-
-    /// The machine has closed. One that was never acknowledged was refused.
-    fn closed(&self, state: &mut State, close: Close, how: Ended) {
-        if state.held.is_none() {
-            self.note(audit::Kind::ConnectionRefused, None, close.reason().to_owned());
-        }
-        self.finish(state, close, how);
-    }
-
-    /// Every subscription ends, and the close is all that is still sent.
-    fn finish(&self, state: &mut State, close: Close, how: Ended) {
-        for (_, subscription) in state.operations.drain() {
-            subscription.close(how);
-        }
-        state.held = None;
-        state.control.clear();
-        state.held_back.clear();
-        state.control_bytes = 0;
-        state.control.push_back(Outgoing::Close(close));
     }
 
     /// After every step: the alarm follows the deadlines, and the transport hears of what there is to send.

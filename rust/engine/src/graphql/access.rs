@@ -1,4 +1,4 @@
-//! Guards of fields and types, brought to every place where they hold: to what implements an interface, and to what gives a type.
+//! Who may see which field: guards of fields and types, brought to every place where they hold: to what implements an interface, and to what gives a type.
 
 use std::collections::HashMap;
 

@@ -76,3 +76,18 @@ impl ChannelTemplate {
         Ok(channel)
     }
 }
+
+impl ChannelTemplate {
+    /// Whether some arguments give this name.
+    pub(crate) fn gives(&self, name: &str) -> bool {
+        let mut rest = name;
+        for (before, _) in &self.parts {
+            let Some(after) = rest.strip_prefix(&**before) else {
+                return false;
+            };
+            // A value ends where the next `:` is.
+            rest = after.find(':').map_or("", |end| &after[end..]);
+        }
+        *rest == *self.rest
+    }
+}

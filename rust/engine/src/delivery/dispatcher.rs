@@ -10,7 +10,7 @@ use crate::bus::EventBus;
 use crate::error::Module;
 use crate::event::Event;
 use crate::limits::Limits;
-use crate::operators::Metrics;
+use crate::operators::{Metrics, Told};
 
 /// Brings events to those who hear of them.
 pub(crate) struct Dispatcher {
@@ -30,10 +30,11 @@ impl Dispatcher {
         limits: Limits,
         limits_events: bool,
         metrics: Arc<Metrics>,
+        told: Arc<Told>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Dispatcher> {
         let (calls, abandon_keys) = (Arc::default(), AtomicU64::default());
-        let shared = Shared { resolver, limits, limits_events, metrics, calls, abandon_keys };
+        let shared = Shared { resolver, limits, limits_events, metrics, told, calls, abandon_keys };
         let (channels, shelf) = (Channels::new(bus.clone()), Shelf::new(bus.clone()));
         Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, bus, runtime })
     }

@@ -148,6 +148,20 @@ impl Condition {
         &self.0.sources
     }
 
+    /// The types that an event may have; `None` is any.
+    pub(super) fn event_types(&self) -> Option<&[Box<str>]> {
+        self.0.event_types.as_deref()
+    }
+
+    /// The parts of the `&` that a verdict is about.
+    pub(super) fn parts(&self, verdict: Verdict) -> &[Tree<Term>] {
+        match verdict {
+            Verdict::Where => &self.0.where_.parts,
+            Verdict::Rows => &self.0.rows.parts,
+            _ => &[],
+        }
+    }
+
     /// Whether no event can match.
     pub fn is_never(&self) -> bool {
         self.0.keys().1.is_empty()

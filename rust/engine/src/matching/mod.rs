@@ -6,6 +6,7 @@
 
 mod channel;
 mod declared;
+mod describe;
 mod index;
 
 pub use channel::ChannelTemplate;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Constant, Operand, Path, Predicate, Presence, Scope, Test, Tree};
+use super::{Constant, Operand, Path, Predicate, Presence, Scope, Term, Test, Tree};
 use crate::event::Event;
 use crate::value::Value;
 use crate::viewer::Viewer;
@@ -34,6 +34,14 @@ impl Predicate {
     }
 }
 
+/// Those parts of an `&` that are not true of an event, and the values of the event in them.
+pub(crate) fn describe_unmet(parts: &[Tree<Term>], event: &Event) -> String {
+    let unmet = parts.iter().filter(|part| part.judge(event) != Some(true));
+    let mut unmet: Vec<_> = unmet.map(Tree::unbound).collect();
+    let rule = if unmet.len() == 1 { unmet.remove(0) } else { Tree::Join(true, unmet) };
+    Predicate(rule).describe(event, &Value::Null, &Viewer::default())
+}
+
 /// A value in a text.
 pub(crate) fn shown(value: &Value) -> String {
     cut(&value.to_json())
@@ -43,6 +51,22 @@ fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+impl Tree<Term> {
+    /// As it could have been declared.
+    fn unbound(&self) -> Tree<Operand> {
+        let operand = |term: &Term| match term {
+            Term::Event(path) => Operand::Event(path.clone()),
+            Term::Constant(constant) => Operand::Constant(constant.clone()),
+        };
+        match self {
+            Tree::Join(all, parts) => Tree::Join(*all, parts.iter().map(Tree::unbound).collect()),
+            Tree::Not(part) => Tree::Not(Box::new(part.unbound())),
+            Tree::Test(test, left, right) => Tree::Test(*test, operand(left), operand(right)),
+            Tree::Presence(presence, term) => Tree::Presence(*presence, operand(term)),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 pub(crate) use compare::{Constant, Side, Test, Truth};
-pub(crate) use describe::shown;
+pub(crate) use describe::{describe_unmet, shown};
 
 use crate::event::Event;
 use crate::value::Value;

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("fraiseql_subs")
+events = logging.getLogger("fraiseql_subs.events")
 
 _MEMORY = EventBusConfig.memory()
 _LIMITS = Limits()
@@ -81,7 +82,10 @@ class SubscriptionManager:
             nested=schema.nested,
             audit=audit.write,
             warn=logger.warning,
+            events=events,
         )
+        for text in schema._warnings:
+            logger.warning(text)
         self._process = os.getpid()
         self._entries = 0
         self._turn: asyncio.Lock | None = None

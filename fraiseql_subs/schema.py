@@ -37,9 +37,10 @@ class Schema:
         SchemaError: A declaration is wrong; the text names function, field and what was expected.
     """
 
-    __slots__ = ("_native", "functions", "nested", "sdl")
+    __slots__ = ("_native", "_warnings", "functions", "nested", "sdl")
 
     _native: _core.Schema
+    _warnings: list[str]
     functions: tuple[Function, ...]
     sdl: str
     nested: Mapping[str, Converter]
@@ -118,6 +119,7 @@ class Schema:
         """Lets Rust build it; returns what the functions' arguments turned out to be."""
         self._native = _core.Schema(json.dumps(given))
         self.sdl = self._native.sdl
+        self._warnings = self._native.warnings
         signatures: dict[str, Any] = json.loads(self._native.signatures)
         return signatures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -153,3 +154,20 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
     yield start
     for server in servers:
         await server.close()
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
+    """Lines from INFO up, or of another level, of our loggers that hold all of some parts."""
+    caplog.set_level(logging.INFO, logger="fraiseql_subs")
+
+    def lines(*parts: str, level: int | None = None) -> list[str]:
+        records = [record for record in caplog.records if record.name.startswith("fraiseql_subs")]
+        texts = [
+            record.getMessage()
+            for record in records
+            if record.name != "fraiseql_subs.audit" and (level is None or record.levelno == level)
+        ]
+        return [text for text in texts if all(part in text for part in parts)]
+
+    return lines

@@ -624,6 +624,7 @@ async def test_metrics():
             "events_delivered": 0,
             "events_dropped": dict.fromkeys(REASONS, 0),
             "events_filtered": dict.fromkeys(MODULES, 0),
+            "events_ill_typed": {"orders": 0, "fails": 0},
             "violations": dict.fromkeys(MODULES, 0),
             "resolver_errors": 0,
             "bus_connected": 1,
@@ -670,6 +671,7 @@ async def test_prometheus():
         **{f"fraiseql_subs_bus_{name}_total": "0" for name in ("reconnects", "gaps", "skipped")},
         **{f'fraiseql_subs_events_dropped_total{{reason="{reason}"}}': "0" for reason in REASONS},
         **{f'fraiseql_subs_events_filtered_total{{module="{module}"}}': "0" for module in MODULES},
+        **{f'fraiseql_subs_events_ill_typed_total{{field="{field}"}}': "0" for field in ("orderUpdated", "orders")},
         **{f'fraiseql_subs_violations_total{{module="{module}"}}': "0" for module in MODULES},
     }
     types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
@@ -701,7 +703,7 @@ async def test_prometheus_knows_the_type_of_each_figure_and_the_field_of_each_ca
             "bus_connected",
             "bus_lag_seconds",
         ],
-        "counter": ["published", "delivered", "dropped", "filtered"],
+        "counter": ["published", "delivered", "dropped", "filtered", "ill_typed"],
         "histogram": ["publish_to_enqueue_seconds", "queue_wait_seconds", "resolver_seconds"],
     }
     kinds["counter"] = [f"events_{name}" for name in kinds["counter"]]

@@ -5,6 +5,7 @@ Nothing here runs at import. All classes are final and thread-safe; what has to 
 
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from logging import Logger
 from types import TracebackType
 from typing import Any, Literal, final
 
@@ -44,6 +45,10 @@ class Schema:
         """The printed schema."""
 
     @property
+    def warnings(self) -> list[str]:
+        """What is allowed, and can hardly be meant; each text names its function."""
+
+    @property
     def signatures(self) -> str:
         """JSON: the types of the functions' arguments and of input objects, and the names of enums."""
 
@@ -66,6 +71,7 @@ class Core:
         nested: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
         audit: Callable[[str, str, str | None, str | None, str | None, int], None],
         warn: Callable[[str], None],
+        events: Logger,
     ) -> Core: ...
     def start(self) -> Future[None]:
         """Begins a run on the running loop; done when the bus is connected.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Module, Refusal, Rejection};
-use crate::event::{Audience, Event};
+use crate::event::Event;
 use crate::graphql::{Asked, Documents, Kind, Operation, Request, Schema};
 use crate::limits::Limits;
 use crate::matching::{Condition, Verdict};
@@ -156,38 +156,19 @@ impl Admission {
     /// A verdict in words: the rule, and what stood on its sides.
     fn describe(&self, verdict: Verdict, event: &Event) -> String {
         let Operation { field, arguments, channel, .. } = &self.operation;
-        let rule = |rule: &Option<Predicate>| {
-            rule.as_ref().map_or_else(String::new, |rule| rule.describe(event, arguments, &self.viewer))
-        };
         match verdict {
-            Verdict::Match => "every stage says yes".into(),
             Verdict::Tenant => {
-                let audience = match &event.audience {
-                    Audience::All => "every tenant".into(),
-                    Audience::Tenant(tenant) => format!("tenant {}", quoted(tenant.as_deref())),
-                };
-                format!(
-                    "the event is for {audience}, the viewer's tenant is {}",
-                    quoted(self.viewer.tenant_id.as_deref())
-                )
+                let tenant =
+                    self.viewer.tenant_id.as_ref().map_or_else(|| "none".into(), |tenant| format!("{tenant:?}"));
+                format!("the event is for {}, the viewer's tenant is {tenant}", event.audience)
             }
             Verdict::Channel => {
                 format!("the event is on channel {:?}, the subscription on {channel:?}", &*event.channel)
             }
-            Verdict::EventType => {
-                let types = field.declaration.event_types.as_deref().unwrap_or_default();
-                format!("the event's type is {:?}, the field is about {types:?}", &*event.event_type)
-            }
-            Verdict::Sources => {
-                let allowed = self.condition.sources();
-                format!("the event's source is {}, allowed are {allowed}", quoted(event.source.as_deref()))
-            }
-            Verdict::Where => format!("where is not true: {}", rule(&field.where_)),
-            Verdict::Rows => format!("rows is not true: {}", rule(&field.rows)),
+            verdict => self.condition.describe(verdict, event, || {
+                let rule = if verdict == Verdict::Rows { &field.rows } else { &field.where_ };
+                rule.as_ref().map_or_else(String::new, |rule| rule.describe(event, arguments, &self.viewer))
+            }),
         }
     }
-}
-
-fn quoted(text: Option<&str>) -> String {
-    text.map_or_else(|| "none".into(), |text| format!("{text:?}"))
 }

@@ -4,19 +4,18 @@
 //! # Locks
 //!
 //! They are taken in this order, and none is held across an `.await` or a call into user code: a channel, a place, a
-//! resolve class, a group, a mailbox, an outbox.
+//! resolve class, a group, a mailbox, an outbox. Those of figures, and of what an operator is told, are taken last.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
 
 use crate::accounts::{EventRate, Reached, Seat};
 use crate::admission::Admitted;
 use crate::bus::{Published, Watched};
 use crate::delivery::{
-    Arriving, Dispatcher, Generation, Mailbox, Outbox, Resolver, Settled, Subscription, Ticket, Watcher,
+    Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Subscription, Ticket, Watcher,
 };
 use crate::error::{Module, Rejection, code};
 use crate::event::{Event, Position};
@@ -32,8 +31,6 @@ pub struct Engine {
     /// What it is made of.
     pub parts: Parts,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// Channels that the operator has been warned of, and of what.
-    told: Mutex<FxHashSet<(Oddity, Box<str>)>>,
     phase: Mutex<Phase>,
 }
 
@@ -105,8 +102,9 @@ impl Engine {
     pub(crate) fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Engine> {
         let (limits, metrics) = (parts.limits.clone(), parts.metrics.clone());
         let limits_events = limits.limit_events() || parts.gate.documents.limit_events();
-        let dispatcher = Dispatcher::new(parts.bus.clone(), resolver, limits, limits_events, metrics, runtime);
-        Arc::new(Engine { parts, dispatcher, told: Mutex::default(), phase: Mutex::new(Phase::Starting) })
+        let (bus, told) = (parts.bus.clone(), parts.told.clone());
+        let dispatcher = Dispatcher::new(bus, resolver, limits, limits_events, metrics, told, runtime);
+        Arc::new(Engine { parts, dispatcher, phase: Mutex::new(Phase::Starting) })
     }
 
     /// Where in its life it is.
@@ -137,20 +135,30 @@ impl Engine {
     /// An event comes from the bus.
     pub(crate) fn receive(&self, event: &Arc<Event>) {
         let Some(channel) = self.dispatcher.channels.find(&event.channel) else {
-            return;
+            return self.unheard(event);
         };
         if !tenant::decide_event(self.parts.gate.multi_tenant, &event.audience).is_allowed() {
             self.parts.metrics.violation(Module::Tenant);
-            let reason = "multi_tenant=True: events without a tenant come from the bus, and are dropped";
-            return self.tell_once(Oddity::Tenant, &event.channel, reason);
+            return self.parts.told.no_tenant(event);
         }
         self.dispatcher.receive(&channel, event);
+    }
+
+    /// Nobody here listens to the channel of an event. Other processes may: what they publish on a channel of theirs is all right.
+    fn unheard(&self, event: &Event) {
+        let told = &self.parts.told;
+        if self.parts.bus.is_local() {
+            told.event(event);
+        }
+        if told.is_followed(event) {
+            told.reached_nobody(event, NOBODY_LISTENS);
+        }
     }
 
     /// The bus cannot read an entry of a channel.
     pub(crate) fn skip(&self, channel: &str, reason: &str) {
         self.parts.metrics.bus_skipped.inc();
-        self.tell_once(Oddity::Skipped, channel, reason);
+        self.parts.told.skipped(channel, reason);
     }
 
     /// The bus may have lost events of a channel.
@@ -272,27 +280,5 @@ impl Engine {
         });
         subscription.set_generating(generation.clone());
         self.dispatcher.shared.resolver.generate(generation);
-    }
-}
-
-/// What an operator is warned of once a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Oddity {
-    Tenant,
-    Skipped,
-}
-
-/// Channels that are remembered as told of; beyond that nothing is told.
-const TOLD: usize = 1000;
-
-impl Engine {
-    fn tell_once(&self, oddity: Oddity, channel: &str, reason: &str) {
-        let is_new = {
-            let mut told = self.told.lock();
-            told.len() < TOLD && told.insert((oddity, channel.into()))
-        };
-        if is_new {
-            self.parts.audit.warn(format!("channel {channel:?}: {reason}"));
-        }
     }
 }

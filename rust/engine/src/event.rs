@@ -1,5 +1,6 @@
 //! An event: an envelope and a JSON payload, parsed once and shared by `Arc` from here to the last subscriber.
 
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,17 @@ pub enum Audience {
     Tenant(Option<Arc<str>>),
     /// `ALL_TENANTS`: every viewer. A flag of the envelope that no string equals.
     All,
+}
+
+/// As operators read it: `tenant "a"`, `tenant none`, `every tenant`.
+impl fmt::Display for Audience {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Audience::Tenant(Some(tenant)) => write!(out, "tenant {tenant:?}"),
+            Audience::Tenant(None) => out.write_str("tenant none"),
+            Audience::All => out.write_str("every tenant"),
+        }
+    }
 }
 
 /// Where an event stands in its bus: later events have greater offsets.

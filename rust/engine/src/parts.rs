@@ -9,9 +9,9 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::graphql::Schema;
 use crate::limits::Limits;
-use crate::matching::name_problem;
-use crate::operators::Metrics;
+use crate::matching::{Declared, name_problem};
 use crate::operators::audit::{self, Audit};
+use crate::operators::{Metrics, Told};
 use crate::security::tenant;
 
 /// What an engine is made of; all of it outlives one run of the manager.
@@ -31,6 +31,8 @@ pub struct Parts {
     pub revocations: Arc<Revocations>,
     /// The audit trail.
     pub audit: Arc<Audit>,
+    /// What an operator is told once.
+    pub told: Arc<Told>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -45,14 +47,24 @@ impl Parts {
         audit: Arc<dyn audit::Writer>,
         clock: Clock,
     ) -> Parts {
+        let heard = || schema.fields.values().filter_map(|field| Some((field, field.channel.as_ref()?)));
+        let declared = Declared::new(heard().map(|(field, channel)| {
+            let declaration = &field.declaration;
+            (declaration.channel.as_str(), channel, declaration.event_types.as_deref())
+        }));
+        let judged = heard().map(|(field, _)| field.name.clone()).collect();
+        let metrics = Arc::new(Metrics::new(clock.clone(), judged));
+        let fields = schema.fields.keys().cloned().collect();
+        let audit = Arc::new(Audit::new(audit, &clock));
         Parts {
             gate: Arc::new(Gate::new(schema, &limits, multi_tenant)),
             bus,
-            metrics: Arc::new(Metrics::new(clock.clone())),
+            told: Arc::new(Told::new(audit.clone(), metrics.clone(), declared, fields)),
+            metrics,
             quotas: Arc::new(Quotas::new(&limits, &clock)),
             limits,
             revocations: Arc::default(),
-            audit: Arc::new(Audit::new(audit, &clock)),
+            audit,
             clock,
         }
     }
@@ -65,6 +77,10 @@ impl Parts {
                 let reason = "multi_tenant=True: an event needs a tenant_id, or ALL_TENANTS";
                 return Err(PublishError::Invalid(reason.to_owned()));
             }
+        }
+        // Where this process is all there is, who receives an event is known, and nobody else has to be asked for.
+        if !bus.is_local() {
+            events.iter().for_each(|event| _ = self.told.event(event));
         }
         let (count, metrics) = (events.len() as u64, self.metrics.clone());
         Ok(match bus.publish(events) {

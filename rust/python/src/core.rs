@@ -12,7 +12,6 @@ use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
 use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
-use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3_async_runtimes::generic::future_into_py;
@@ -49,6 +48,12 @@ impl Schema {
         &self.0.sdl
     }
 
+    /// What is allowed, and can hardly be meant; each text names its function.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.0.warnings.clone()
+    }
+
     /// As JSON: what a caller of the functions has to know of their arguments.
     #[getter]
     fn signatures(&self) -> String {
@@ -83,7 +88,7 @@ impl<'py> IntoPyObject<'py> for Connected {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit, warn))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit, warn, events))]
     fn new(
         py: Python<'_>,
         schema: &Schema,
@@ -98,11 +103,12 @@ impl Core {
         nested: Py<PyAny>,
         audit: Py<PyAny>,
         warn: Py<PyAny>,
+        events: Py<PyAny>,
     ) -> PyResult<Core> {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let buses = Buses::new(py, bus)?;
-        let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
+        let trail = Arc::new(Trail::new(audit, warn, events));
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
         let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
         Ok(Core { parts, buses, functions, trail, runs: Arc::default() })
@@ -112,7 +118,7 @@ impl Core {
     fn start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let running = py.import("asyncio")?.call_method0("get_running_loop")?;
         let home = Bridge::open(&running)?;
-        *self.trail.home.lock() = Some(home.clone());
+        self.trail.begin(py, home.clone());
         let port = Port::new(home.clone(), self.functions.clone());
         let parts = Parts { bus: self.buses.own(py)?, ..self.parts.clone() };
         let sessions = Sessions::new(parts, port, runtime()?.handle().clone());
@@ -134,8 +140,7 @@ impl Core {
 
     /// Gives the loops back, after the run has stopped.
     fn release(&self, py: Python<'_>) {
-        let home = self.trail.home.lock().take();
-        drop(home);
+        self.trail.end(py);
         self.runs.end(py);
     }
 
@@ -148,7 +153,9 @@ impl Core {
         }
         let event = event.event(&self.parts.clock)?;
         let id = Ids::One(event.id.clone());
-        publish(py, &run, vec![event], id).map(Some)
+        let published = publish(py, &run, vec![event], id);
+        self.trail.flush(py);
+        published.map(Some)
     }
 
     /// Publishes an event from a thread that runs no event loop, and waits; connects where there is no run. `None` as with `publish`.
@@ -166,12 +173,14 @@ impl Core {
         let event = event.event(&self.parts.clock)?;
         let id = String::from(&*event.id);
         let published = match run {
-            Some(run) => hand_over(py, &run, vec![event])?,
+            Some(run) => hand_over(py, &run, vec![event]),
             None => {
                 let bus = self.buses.publisher(py)?;
-                self.parts.publish(&bus, vec![event]).map_err(|error| errors::publish(py, &error))?
+                self.parts.publish(&bus, vec![event]).map_err(|error| errors::publish(py, &error))
             }
         };
+        self.trail.flush(py);
+        let published = published?;
         if let Published::Later(accepted) = published {
             bus::wait(py, accepted)?;
         }
@@ -192,7 +201,9 @@ impl Core {
         }
         let events = events.iter().map(|event| event.event(&self.parts.clock)).collect::<PyResult<Vec<_>>>()?;
         let ids = Ids::Many(events.iter().map(|event| event.id.clone()).collect());
-        publish(py, &run, events, ids).map(Some)
+        let published = publish(py, &run, events, ids);
+        self.trail.flush(py);
+        published.map(Some)
     }
 
     /// Whether `publish` lets the loop run first.

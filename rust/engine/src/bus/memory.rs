@@ -116,4 +116,8 @@ impl EventBus for MemoryBus {
     fn patience(&self) -> Duration {
         Duration::ZERO
     }
+
+    fn is_local(&self) -> bool {
+        true
+    }
 }

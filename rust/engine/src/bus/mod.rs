@@ -140,4 +140,8 @@ pub trait EventBus: Send + Sync {
     fn status(&self) -> Status;
     /// How long those wait who need it while it is away: `connect_timeout`.
     fn patience(&self) -> Duration;
+    /// Whether this process is all there is: what is published was handed over when [`EventBus::publish`] returns.
+    fn is_local(&self) -> bool {
+        false
+    }
 }

@@ -10,7 +10,7 @@ use crate::bus::EventBus;
 use crate::error::Module;
 use crate::event::Event;
 use crate::limits::Limits;
-use crate::operators::Metrics;
+use crate::operators::{Metrics, Told};
 
 /// Brings events to those who hear of them.
 pub(crate) struct Dispatcher {
@@ -30,19 +30,21 @@ impl Dispatcher {
         limits: Limits,
         limits_events: bool,
         metrics: Arc<Metrics>,
+        told: Arc<Told>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Dispatcher> {
         let (calls, abandon_keys) = (Arc::default(), AtomicU64::default());
-        let shared = Shared { resolver, limits, limits_events, metrics, calls, abandon_keys };
+        let shared = Shared { resolver, limits, limits_events, metrics, told, calls, abandon_keys };
         let (channels, shelf) = (Channels::new(bus.clone()), Shelf::new(bus.clone()));
         Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, bus, runtime })
     }
 
-    /// Hands an event to those who listen to its channel, and counts from whom it was withheld.
+    /// Hands an event to those who listen to its channel, and counts and tells what kept it from others.
     pub(crate) fn receive(&self, channel: &Channel, event: &Arc<Event>) {
         let withheld = channel.receive(event, &self.shared);
         self.shared.metrics.filtered(Module::Sources, withheld.sources);
         self.shared.metrics.filtered(Module::Rows, withheld.rows);
+        self.shared.told.ill_typed(&withheld.ill_typed);
     }
 
     /// Tells those who listen to a channel that the bus may have lost events of it.

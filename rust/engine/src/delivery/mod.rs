@@ -23,3 +23,4 @@ pub use mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
 pub use resolver::{Call, ClassKey, Generation, Outcome, Resolver, Watcher};
 pub use subscription::Subscription;
 pub(crate) use subscription::Ticket;
+pub(crate) use topics::NOBODY_LISTENS;

@@ -17,7 +17,7 @@ use crate::error::{GraphQLError, code};
 use crate::event::Event;
 use crate::graphql::{Field, Operation, Plan, Reads, Source};
 use crate::limits::Limits;
-use crate::operators::{DropReason, Metrics};
+use crate::operators::{DropReason, Metrics, Told};
 use crate::tasks::{Tasks, UnderWay};
 use crate::value::{Object, Value};
 use crate::viewer::Viewer;
@@ -203,6 +203,8 @@ pub struct Shared {
     pub limits_events: bool,
     /// The figures.
     pub metrics: Arc<Metrics>,
+    /// What an operator is told of single events.
+    pub told: Arc<Told>,
     /// Calls under way, for draining.
     pub calls: Arc<Tasks>,
     /// The last key that was given.

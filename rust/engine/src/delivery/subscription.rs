@@ -74,6 +74,7 @@ impl Subscription {
             return true;
         }
         self.mailbox.listen_since(since.max(cursor.unwrap_or_default()));
+        state.any_type |= operation.field.declaration.event_types.is_none();
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);

@@ -13,6 +13,7 @@ use crate::bus::{EventBus, Watched};
 use crate::event::{Audience, Event, Offset};
 use crate::graphql::Source;
 use crate::matching::{Index, Withheld};
+use crate::operators::Told;
 
 /// The channels that somebody listens to; the bus watches these.
 pub(crate) struct Channels {
@@ -36,6 +37,10 @@ pub(crate) struct ChannelState {
     pub(crate) topics: FxHashMap<Option<Arc<str>>, Topic>,
     /// Those who are about to join, and need `delivered` to be kept.
     held: usize,
+    /// A declaration on this channel is about every type.
+    pub(crate) any_type: bool,
+    /// Else the type of the last event that reached nobody and that a declaration names: most that come are of one type.
+    named: Option<Arc<str>>,
     /// It was taken out of the map: whoever wants to join must look it up again.
     dead: bool,
 }
@@ -47,6 +52,13 @@ pub(crate) struct Topic {
     /// Each with the number of its users.
     pub(crate) classes: FxHashMap<Arc<ClassKey>, (Arc<ResolveClass>, usize)>,
 }
+
+/// Why an event reached nobody on a channel that the index of no tenant knows, in the words of `explain`.
+pub(crate) const NOBODY_LISTENS: &str = "channel: no subscription of this process listens to it (a subscription whose where or \
+                                         rows can never be true for its viewer does not listen)";
+
+/// So many conditions, and so many tenants, are named in a text.
+const NAMED: usize = 3;
 
 impl Channels {
     pub(crate) fn new(bus: Arc<dyn EventBus>) -> Channels {
@@ -105,9 +117,10 @@ impl Channel {
         let mut results = Results::new(event, Source::Passthrough(&event.data), shared);
         let mut state = self.state.lock();
         state.delivered = event.position.offset;
-        let mut withheld = Withheld::default();
+        let (mut withheld, mut by_nobody) = (Withheld::default(), true);
         let mut visit = |topic: &Topic| {
             withheld += topic.index.matches(event, |group: &Arc<Group>| {
+                by_nobody = false;
                 group.receive(event, &mut results, &mut calls);
             });
         };
@@ -118,6 +131,9 @@ impl Channel {
         // Offered under the channel's lock: a later event must not be offered before this one.
         for (class, groups) in calls.into_values() {
             class.offer(event, groups);
+        }
+        if by_nobody && (!state.is_named(event) || shared.told.is_followed(event)) {
+            state.unheard(event, &shared.told);
         }
         withheld
     }
@@ -138,5 +154,60 @@ impl Channel {
         for topic in state.topics.values() {
             topic.index.groups().for_each(|group| group.each_member(|mailbox| mailbox.gap()));
         }
+    }
+}
+
+impl ChannelState {
+    /// Whether an event is known to be named by a declaration.
+    fn is_named(&self, event: &Event) -> bool {
+        self.any_type || self.named.as_ref().is_some_and(|named| **named == *event.event_type)
+    }
+
+    /// An event reached nobody, and that may be of interest to whoever looks after the application.
+    #[cold]
+    #[inline(never)]
+    fn unheard(&mut self, event: &Event, told: &Told) {
+        if told.event(event) {
+            self.named = Some(event.event_type.clone());
+        }
+        if told.is_followed(event) {
+            told.reached_nobody(event, self.why_not(event));
+        }
+    }
+
+    /// Why an event matched for nobody, in the words of `explain`: the stage and the reason, of a few.
+    fn why_not(&self, event: &Event) -> String {
+        let asked: Vec<&Topic> = match &event.audience {
+            Audience::Tenant(tenant) => self.topics.get(tenant).into_iter().collect(),
+            Audience::All => self.topics.values().collect(),
+        };
+        let mut why = if self.topics.is_empty() {
+            NOBODY_LISTENS.to_owned()
+        } else if asked.is_empty() {
+            let tenants = self.topics.keys().take(NAMED);
+            let tenants: Vec<String> = tenants.map(|tenant| Audience::Tenant(tenant.clone()).to_string()).collect();
+            let more = if self.topics.len() > NAMED { " and others" } else { "" };
+            format!(
+                "tenant: the event is for {}, the subscriptions here are for {}{more}",
+                event.audience,
+                tenants.join(", ")
+            )
+        } else {
+            let groups = asked.iter().flat_map(|topic| topic.index.groups());
+            let verdicts = groups.take(NAMED).map(|group| {
+                let (verdict, reason) = group.condition.explain(event);
+                format!("{}: {reason}", verdict.name())
+            });
+            let verdicts: Vec<String> = verdicts.collect();
+            let all: usize = asked.iter().map(|topic| topic.index.len()).sum();
+            let more = all - verdicts.len();
+            let more = if more > 0 { format!("; and {more} other conditions are not met") } else { String::new() };
+            format!("{}{more}", verdicts.join("; "))
+        };
+        if self.held > 0 {
+            // They read it from the bus's history, or join after it.
+            why.push_str(&format!("; {} that are about to join may read it later", self.held));
+        }
+        why
     }
 }

@@ -153,6 +153,24 @@ impl Field {
             declaration,
         })
     }
+
+    /// A warning about orders between two sides of which nobody can tell the type.
+    pub(super) fn untyped_orders(&self) -> Option<String> {
+        let filters = [("where", &self.where_), ("rows", &self.rows)].into_iter();
+        let orders = filters.flat_map(|(name, filter)| {
+            let orders = filter.as_ref().map(Predicate::untyped_orders).unwrap_or_default();
+            orders.into_iter().map(move |order| format!("{name}: {order}"))
+        });
+        let orders = orders.collect::<Vec<_>>().join(", ");
+        let Declaration { function, field, .. } = &self.declaration;
+        (!orders.is_empty()).then(|| {
+            format!(
+                "{function} ({field}) asks for an order of two sides without a type ({orders}). Two texts are then ordered by their \
+                 letters, so that \"10\" is less than \"9\". Where numbers may be texts, write decimal(...) around one side, from \
+                 fraiseql_subs"
+            )
+        })
+    }
 }
 
 impl Schema {

@@ -47,6 +47,8 @@ pub struct Schema {
     pub sdl: String,
     /// The fields of the subscription type.
     pub fields: IndexMap<Arc<str>, Arc<Field>, FxBuildHasher>,
+    /// What is allowed, and can hardly be meant; each text names its function.
+    pub warnings: Vec<String>,
     pub(super) implementers: ApolloMap<Name, Implementers>,
     python_names: HashMap<String, String>,
     /// By coordinate: `Type.field` and `Type`.
@@ -66,6 +68,7 @@ impl Schema {
             graphql,
             sdl,
             fields: IndexMap::default(),
+            warnings: Vec::new(),
             python_names: input.python_names,
             guards: HashMap::new(),
             defaults: FxHashMap::default(),
@@ -92,6 +95,7 @@ impl Schema {
             if let Some(guard) = &field.declaration.requires {
                 schema.add_guard(format!("{}.{}", schema.root, field.name), guard);
             }
+            schema.warnings.extend(field.untyped_orders());
             schema.fields.insert(field.name.clone(), Arc::new(field));
         }
         let missing = schema.root_fields().find(|name| !schema.fields.contains_key(name.as_str()));

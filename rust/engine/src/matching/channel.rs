@@ -82,6 +82,17 @@ impl ChannelTemplate {
         Ok(ChannelTemplate { segments, fixed })
     }
 
+    /// Whether some arguments give this name.
+    pub(crate) fn gives(&self, name: &str) -> bool {
+        let mut given = name.split(':');
+        let fits = self.segments.iter().all(|segment| match (segment, given.next()) {
+            (Segment::Text(text), Some(given)) => **text == *given,
+            (Segment::Placeholder(_), Some(given)) => is_escaped(given),
+            (_, None) => false,
+        });
+        fits && given.next().is_none()
+    }
+
     /// The channel's name for these arguments, by Python name.
     pub fn render(&self, arguments: &Value) -> Result<String, Rejection> {
         let text = |argument: &Argument| match arguments.get(&argument.python_name)? {

@@ -153,6 +153,15 @@ impl Condition {
         self.0.asked.event_types.as_ref()
     }
 
+    /// The parts of the `&` that a verdict is about.
+    pub(super) fn parts(&self, verdict: Verdict) -> &[Tree<Term>] {
+        match verdict {
+            Verdict::Where => &self.0.asked.where_.parts,
+            Verdict::Rows => &self.0.asked.rows.parts,
+            _ => &[],
+        }
+    }
+
     /// Equal for equal conditions.
     pub(super) fn hash(&self) -> u64 {
         self.0.hash

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::accounts::Rate;
 use crate::clock::Clock;
@@ -70,6 +70,14 @@ pub trait Writer: Send + Sync {
     fn write(&self, record: Record);
     /// What an operator should read beside the trail. Whoever warns sees to it that it is not often.
     fn warn(&self, text: String);
+    /// Whether somebody reads what [`Writer::explain`] is given, as far as is known: read for each event that reaches nobody.
+    fn followed(&self) -> Arc<AtomicBool> {
+        Arc::default()
+    }
+    /// That is to be found out anew.
+    fn ask(&self) {}
+    /// Why an event reached nobody, for whoever looks for a mistake. There may be any number of these.
+    fn explain(&self, _text: String) {}
 }
 
 /// Writes records, within their rates.
@@ -87,6 +95,21 @@ impl Audit {
     /// Warns the operator.
     pub fn warn(&self, text: String) {
         self.writer.warn(text);
+    }
+
+    /// Whether somebody reads what [`Audit::explain`] is given.
+    pub(super) fn followed(&self) -> Arc<AtomicBool> {
+        self.writer.followed()
+    }
+
+    /// That is to be found out anew.
+    pub(super) fn ask(&self) {
+        self.writer.ask();
+    }
+
+    /// Says why an event reached nobody.
+    pub(super) fn explain(&self, text: String) {
+        self.writer.explain(text);
     }
 
     /// Notes what happened to a viewer, as far as he is known.

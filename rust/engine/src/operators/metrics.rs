@@ -89,7 +89,7 @@ const MODULES: [(Module, &str); 5] = [
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 type Level = Gauge<i64, std::sync::atomic::AtomicI64>;
-type ByField = Family<[(&'static str, Arc<str>); 1], Histogram, fn() -> Histogram>;
+type ByField<M> = Family<[(&'static str, Arc<str>); 1], M>;
 
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
@@ -114,6 +114,9 @@ pub struct Metrics {
     bus_lag: Gauge<f64, AtomicU64>,
     events_dropped: Labelled,
     events_filtered: Labelled,
+    events_ill_typed: ByField<Counter>,
+    /// The labels of what is counted by field from the start.
+    fields: Box<[Arc<str>]>,
     violations: Labelled,
     subscriptions_ended: Labelled,
     connections: Level,
@@ -122,18 +125,18 @@ pub struct Metrics {
     queued_bytes: Level,
     publish_to_enqueue: Histogram,
     queue_wait: Histogram,
-    resolver: ByField,
+    resolver: ByField<Histogram>,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics::new(Clock::system())
+        Metrics::new(Clock::system(), Box::default())
     }
 }
 
 impl Metrics {
-    /// Nothing has happened yet.
-    pub fn new(clock: Clock) -> Metrics {
+    /// Nothing has happened yet. `fields` are those that hear of events.
+    pub fn new(clock: Clock, fields: Box<[Arc<str>]>) -> Metrics {
         let mut registry = Registry::with_prefix("fraiseql_subs");
         let metrics = Metrics {
             clock,
@@ -148,6 +151,8 @@ impl Metrics {
             bus_lag: Gauge::default(),
             events_dropped: Labelled::default(),
             events_filtered: Labelled::default(),
+            events_ill_typed: ByField::default(),
+            fields,
             violations: Labelled::default(),
             subscriptions_ended: Labelled::default(),
             connections: Level::default(),
@@ -169,6 +174,8 @@ impl Metrics {
         registry.register("bus_skipped", "Entries of the bus that could not be read", metrics.bus_skipped.clone());
         registry.register("events_dropped", "Messages lost before a reader took them", metrics.events_dropped.clone());
         registry.register("events_filtered", "Events that a security rule withheld", metrics.events_filtered.clone());
+        let text = "Events that a predicate could not compare, as the types had nothing in common";
+        registry.register("events_ill_typed", text, metrics.events_ill_typed.clone());
         registry.register("violations", "Requests that a security rule refused", metrics.violations.clone());
         registry.register("subscriptions_ended", "How subscriptions ended", metrics.subscriptions_ended.clone());
         registry.register("queued_messages", "Results that wait for readers", metrics.queued_messages.clone());
@@ -186,6 +193,9 @@ impl Metrics {
         }
         for (_, reason) in ENDS {
             drop(metrics.subscriptions_ended.get_or_create(&[("reason", reason)]));
+        }
+        for field in &metrics.fields {
+            drop(metrics.events_ill_typed.get_or_create(&[("field", field.clone())]));
         }
         for (_, module) in MODULES {
             drop(metrics.events_filtered.get_or_create(&[("module", module)]));
@@ -215,6 +225,11 @@ impl Metrics {
         }
         let (_, label) = MODULES[module as usize];
         self.events_filtered.get_or_create(&[("module", label)]).inc_by(count);
+    }
+
+    /// Counts an event that a field's predicate could not compare.
+    pub fn ill_typed(&self, field: &Arc<str>) {
+        self.events_ill_typed.get_or_create(&[("field", field.clone())]).inc();
     }
 
     /// Counts a request that a module refused.
@@ -277,6 +292,10 @@ impl Metrics {
                 labels.map(|label| (label.into(), count(&family.get_or_create(&[(key, label)])))).collect::<Object>(),
             )
         };
+        let ill_typed = |field: &Arc<str>| {
+            let counted = self.events_ill_typed.get_or_create(&[("field", field.clone())]);
+            ((&**field).into(), count(&counted))
+        };
         let modules = || MODULES.iter().map(|(_, label)| *label);
         let members = [
             ("connections", Value::Int(self.connections.get())),
@@ -285,6 +304,7 @@ impl Metrics {
             ("events_delivered", count(&self.events_delivered)),
             ("events_dropped", labelled(&self.events_dropped, "reason", &mut REASONS.iter().map(|(_, label)| *label))),
             ("events_filtered", labelled(&self.events_filtered, "module", &mut modules())),
+            ("events_ill_typed", Value::Object(self.fields.iter().map(ill_typed).collect::<Object>())),
             ("violations", labelled(&self.violations, "module", &mut modules())),
             ("resolver_errors", count(&self.resolver_errors)),
             ("bus_connected", Value::Int(self.bus_connected.get())),

@@ -1,9 +1,12 @@
-//! What operators read: figures (`metrics`) and the audit trail. In comes what has happened; out go numbers and records. Nothing of it
+//! What operators read: figures (`metrics`), the audit trail, and what is told once (`told`). In comes what has happened; out go numbers,
+//! records and lines of a log. Nothing of it
 //! reaches a client, and nothing here decides.
 //!
-//! It uses viewers, the rates of accounts, and the status of the bus.
+//! It uses viewers, events and what declarations name of them, the rates of accounts, and the status of the bus.
 
 pub mod audit;
 mod metrics;
+mod told;
 
 pub use metrics::{Counted, DropReason, Ended, Metrics, Queued};
+pub use told::Told;

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use super::{Constant, Operand, Path, Predicate, Presence, Scope, Test, Tree};
+use super::{Constant, Notes, Operand, Path, Predicate, Presence, Scope, Term, Test, Tree};
 use crate::event::Event;
 use crate::value::Value;
 use crate::viewer::Viewer;
 
+/// Elements of a list that are written out.
+pub(super) const SHOWN: usize = 10;
 /// A value in a text is cut after this many characters.
 const LONGEST: usize = 200;
 
@@ -34,15 +36,40 @@ impl Predicate {
     }
 }
 
+/// Those parts of an `&` that are not true of an event, and the values of the event in them.
+pub(crate) fn describe_unmet(parts: &[Tree<Term>], event: &Event) -> String {
+    let unmet = parts.iter().filter(|part| part.judge(event, &mut Notes::new()) != Some(true));
+    let mut unmet: Vec<_> = unmet.map(Tree::unbound).collect();
+    let rule = if unmet.len() == 1 { unmet.remove(0) } else { Tree::Join(true, unmet) };
+    Predicate(rule).describe(event, &Value::Null, &Viewer::default())
+}
+
 /// A value in a text.
 pub(crate) fn shown(value: &Value) -> String {
     cut(&value.to_json())
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+impl Tree<Term> {
+    /// As it could have been declared.
+    fn unbound(&self) -> Tree<Operand> {
+        let operand = |term: &Term| match term {
+            Term::Event(path, is_decimal) => Operand::Event(path.clone(), *is_decimal),
+            Term::Constant(constant) => Operand::Constant(constant.clone()),
+        };
+        match self {
+            Tree::Join(all, parts) => Tree::Join(*all, parts.iter().map(Tree::unbound).collect()),
+            Tree::Not(part) => Tree::Not(Box::new(part.unbound())),
+            Tree::Test(test, left, right) => Tree::Test(*test, operand(left), operand(right)),
+            Tree::Member(path, set) => Tree::Member(path.clone(), set.clone()),
+            Tree::Presence(presence, term) => Tree::Presence(*presence, operand(term)),
+        }
     }
 }
 
@@ -53,7 +80,7 @@ impl Tree<Operand> {
             Tree::Not(part) => part.each_operand(visit),
             Tree::Test(_, left, right) => [left, right].into_iter().for_each(visit),
             Tree::Presence(_, operand) => visit(operand),
-            Tree::Member(..) => {}
+            Tree::Member(path, _) => visit(&Operand::Event(path.clone(), false)),
         }
     }
 }
@@ -67,6 +94,7 @@ impl fmt::Display for Tree<Operand> {
                 out.write_str(&parts.join(operator))
             }
             Tree::Not(part) => match &**part {
+                Tree::Member(path, set) if set.len() == 1 => write!(out, "{path} != {}", set.in_words().join("")),
                 Tree::Test(Test::Equal, left, right) => write!(out, "{left} != {right}"),
                 part => write!(out, "~({part})"),
             },
@@ -81,7 +109,11 @@ impl fmt::Display for Tree<Operand> {
             },
             Tree::Presence(Presence::Exists, operand) => write!(out, "{operand}.exists()"),
             Tree::Presence(Presence::IsNull, operand) => write!(out, "{operand}.is_null()"),
-            Tree::Member(path, set) => write!(out, "{path} in {set}"),
+            Tree::Member(path, set) if set.len() == 1 => write!(out, "{path} == {}", set.in_words().join("")),
+            Tree::Member(path, set) => {
+                let more = if set.len() > SHOWN { format!(", and {} more", set.len() - SHOWN) } else { String::new() };
+                write!(out, "{path}.is_in([{}{more}])", set.in_words().join(", "))
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 pub(crate) use compare::{Side, Test, Truth};
 pub(crate) use constant::Constant;
 pub use constant::OperandKind;
-pub(crate) use describe::shown;
+pub(crate) use describe::{describe_unmet, shown};
 pub(crate) use set::{Form, Set, hash_form};
 
 use crate::event::Event;
@@ -297,7 +297,7 @@ impl Tree<Term> {
                 _ => None,
             }
         };
-        let (mut members, mut others): (Vec<(Arc<Path>, Vec<Set>)>, Vec<_>) = (Vec::new(), Vec::new());
+        let (mut members, mut others) = (Vec::<(Arc<Path>, Vec<Set>)>::new(), Vec::new());
         for mut part in flat {
             match member(&mut part) {
                 None => others.push(part),

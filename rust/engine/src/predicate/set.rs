@@ -3,13 +3,15 @@
 //! The index is made of these forms: a key of it is what an event's own values give, and an element of a [`Set`] is what a condition
 //! asks for. A long list takes the bytes of its elements and four more for each.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::compare::{Side, Truth};
-use super::constant::{Constant, OperandKind};
+use super::constant::{Constant, OperandKind, TimeOfDay};
+use super::describe::{SHOWN, cut};
 use crate::value::{self, Value};
 
 /// The form of a side under a kind: equal for sides that are equal by it, and for no others. The first byte tells kinds and types of JSON apart.
@@ -123,6 +125,27 @@ impl<'a> Form<'a> {
     }
 }
 
+/// A form as it could have been declared.
+fn in_words(form: &[u8]) -> String {
+    let (tag, rest) = form.split_first().map_or((0, form), |(tag, rest)| (*tag, rest));
+    let number =
+        |from: usize| rest.get(from..from + 8).and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+    let text = String::from_utf8_lossy(rest);
+    let word = match tag {
+        b'i' | b'e' | b's' => Some(format!("{text:?}")),
+        b'b' => Some((rest == [1]).to_string()),
+        b'f' => number(0).map(|bits| f64::from_bits(bits as u64).to_string()),
+        b't' => number(0).and_then(|seconds| Some(chrono::DateTime::from_timestamp(seconds, 0)?.to_rfc3339())),
+        b'd' => {
+            let days = rest.try_into().ok().map(i32::from_be_bytes);
+            days.and_then(|days| Some(chrono::NaiveDate::from_num_days_from_ce_opt(days)?.to_string()))
+        }
+        b'c' => number(0).map(|nanos| TimeOfDay { nanos, zoned: rest.last() == Some(&1) }.to_string()),
+        _ => None,
+    };
+    cut(&word.unwrap_or_else(|| text.into_owned()))
+}
+
 /// As [`Form::hash`].
 pub(crate) fn hash_form(form: &[u8], hasher: &mut impl Hasher) {
     if let Some((tag, rest)) = form.split_first() {
@@ -225,6 +248,16 @@ impl Set {
             Forms::One(form) => form,
             Forms::Many(packed) => packed.get(at),
         }
+    }
+
+    /// The names that it was made of.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.forms().map(|form| String::from_utf8_lossy(form.get(1..).unwrap_or_default()))
+    }
+
+    /// The first of its elements, for operators.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        self.forms().take(SHOWN).map(in_words).collect()
     }
 
     fn forms(&self) -> impl Iterator<Item = &[u8]> {

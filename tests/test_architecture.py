@@ -25,7 +25,7 @@ ENGINE = {
     "admission": "error limits event viewer predicate security matching graphql",
     "accounts": "clock tasks limits viewer",
     "bus": "value event accounts",
-    "operators": "clock value error event viewer matching accounts bus",
+    "operators": "clock value error event viewer predicate matching accounts bus",
     "delivery": "clock tasks limits value error event viewer matching graphql admission accounts bus operators",
     "parts": "clock limits event security matching graphql admission accounts bus operators",
     "engine": "value error event viewer security graphql admission accounts bus operators delivery parts",

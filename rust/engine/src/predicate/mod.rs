@@ -105,8 +105,10 @@ struct Given {
 pub(crate) struct IllTyped {
     /// Where the event's value stands.
     pub(crate) path: Arc<Path>,
-    /// Its type, and that of the other side.
-    pub(crate) types: (&'static str, &'static str),
+    /// Where the other side stands, if in the event as well.
+    other: Option<Arc<Path>>,
+    /// The types of both.
+    types: (&'static str, &'static str),
 }
 
 /// What is noted while one condition is asked; few have more than two.
@@ -249,7 +251,10 @@ impl Tree<Operand> {
 /// As operators read it.
 impl fmt::Display for IllTyped {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} is {}, compared with {}", self.path, self.types.0, self.types.1)
+        let IllTyped { path, other, types: (found, asked) } = self;
+        write!(out, "{path} was compared with another type ({found} with {asked}")?;
+        other.as_ref().map_or(Ok(()), |other| write!(out, " in {other}"))?;
+        out.write_str(")")
     }
 }
 
@@ -383,9 +388,16 @@ impl Tree<Term> {
                 let (one, other) = (left.side(event), right.side(event));
                 let truth = test.judge(one, other);
                 if truth.is_none() && test.is_ill_typed(one, other) {
+                    let note = |path: &Arc<Path>, other: Option<&Arc<Path>>, types| IllTyped {
+                        path: path.clone(),
+                        other: other.cloned(),
+                        types,
+                    };
+                    let (found, asked) = (one.type_name(), other.type_name());
                     notes.extend(match (left, right) {
-                        (Term::Event(path, _), _) => Some(IllTyped::new(path, one, other)),
-                        (_, Term::Event(path, _)) => Some(IllTyped::new(path, other, one)),
+                        (Term::Event(path, _), Term::Event(other, _)) => Some(note(path, Some(other), (found, asked))),
+                        (Term::Event(path, _), _) => Some(note(path, None, (found, asked))),
+                        (_, Term::Event(path, _)) => Some(note(path, None, (asked, found))),
                         _ => None,
                     });
                 }
@@ -413,13 +425,9 @@ fn digest(part: &Tree<Term>) -> u64 {
 }
 
 impl IllTyped {
-    fn new(path: &Arc<Path>, found: Side<'_>, other: Side<'_>) -> IllTyped {
-        IllTyped { path: path.clone(), types: (found.type_name(), other.type_name()) }
-    }
-
     /// Of a place that should equal something of a kind.
     pub(crate) fn of_member(path: &Arc<Path>, found: Side<'_>, kind: OperandKind) -> IllTyped {
-        IllTyped { path: path.clone(), types: (found.type_name(), kind.name()) }
+        IllTyped { path: path.clone(), other: None, types: (found.type_name(), kind.name()) }
     }
 }
 

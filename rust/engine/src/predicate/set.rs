@@ -62,7 +62,7 @@ impl<'a> Form<'a> {
         let fraction = |number: f64| Form::short(b'f', &number.to_bits().to_be_bytes());
         // What a float holds is one, however it is written.
         if let Value::Number(text) = value
-            && let Value::Float(number) = value::number(text)
+            && let Some(Value::Float(number)) = value::number(text)
             && number.fract() != 0.0
         {
             return Some(fraction(number));

@@ -176,7 +176,10 @@ fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Value> {
     match value.extract::<i64>() {
         Ok(integer) => Ok(Value::Int(integer)),
         // `int.__repr__`, so that a subclass cannot change the digits.
-        Err(_) => Ok(number(&value.py().get_type::<PyInt>().call_method1("__repr__", (value,))?.extract::<String>()?)),
+        Err(_) => {
+            let text: String = value.py().get_type::<PyInt>().call_method1("__repr__", (value,))?.extract()?;
+            number(&text).ok_or_else(|| PyValueError::new_err(format!("{}: not a number", place.path())))
+        }
     }
 }
 
@@ -270,8 +273,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
         Value::Bool(flag) => PyBool::new(py, *flag).to_owned().into_any(),
         Value::Int(integer) => integer.into_pyobject(py)?.into_any(),
         Value::Float(float) => PyFloat::new(py, *float).into_any(),
-        Value::Number(text) if text.contains(['.', 'e', 'E']) => py.get_type::<PyFloat>().call1((&**text,))?,
-        Value::Number(text) => py.get_type::<PyInt>().call1((&**text,))?,
+        Value::Number(text) => long_number(py, text)?,
         Value::String(text) => PyString::new(py, text).into_any(),
         Value::List(items) => {
             let list = PyList::empty(py);
@@ -288,4 +290,15 @@ pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'
             dict.into_any()
         }
     })
+}
+
+/// An integer, or a `Decimal`: a number that is not whole, or that has more digits than Python takes for an `int`.
+fn long_number<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    if !text.contains(['.', 'e', 'E']) {
+        match py.get_type::<PyInt>().call1((text,)) {
+            Err(error) if error.is_instance_of::<PyValueError>(py) => {}
+            integer => return integer,
+        }
+    }
+    Known::of(py)?.decimal.bind(py).call1((text,))
 }

@@ -133,7 +133,9 @@ pub(crate) fn custom_literal(schema: &Schema, ty: &Type, literal: &Node<ast::Val
         return None;
     }
     let input = Input::Literal(literal);
-    let reason = scalar::custom(name, input.untyped(&Object::default())).err()?;
+    // How long a number may be is asked when it is coerced, as that of a variable.
+    let reason =
+        scalar::custom(name, input.untyped(&Object::default())).err().filter(|why| *why != scalar::TOO_LONG)?;
     Some(format!("{name} cannot {reason}: {}", input.show()))
 }
 

@@ -74,8 +74,8 @@ impl<'a> Input<'a> {
             ast::Value::Enum(name) => Value::string(name.as_str()),
             ast::Value::Variable(name) => variables.get(name.as_str()).cloned().unwrap_or_default(),
             ast::Value::String(text) => Value::string(text.as_str()),
-            ast::Value::Float(number) => value::number(number.as_str()),
-            ast::Value::Int(number) => value::number(number.as_str()),
+            ast::Value::Float(number) => any_number(number.as_str()),
+            ast::Value::Int(number) => any_number(number.as_str()),
             ast::Value::Boolean(flag) => Value::Bool(*flag),
             ast::Value::List(items) => {
                 let items = items.iter().map(|item| Input::Literal(item).untyped(variables));
@@ -107,4 +107,9 @@ impl<'a> Input<'a> {
         }
         text
     }
+}
+
+/// A literal's number. One whose exponent is out of range has no value: whoever takes it asks for long numbers.
+fn any_number(text: &str) -> Value {
+    value::number(text).unwrap_or_else(|| Value::Number(text.into()))
 }

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use super::plan::{Leaf, Plan, PlannedField, PlannedType, Selection, Shape};
 use super::shown::{python_float, write_python};
 use crate::error::{GraphQLError, PathStep, code};
-use crate::value::{Value, write_float, write_string};
+use crate::value::{Decimal, MAX_DIGITS, Value, write_float, write_string};
 
 /// What the root field gave.
 #[derive(Clone, Copy, Debug)]
@@ -256,7 +256,7 @@ fn write_leaf(leaf: &Leaf, value: &Value, out: &mut String) -> Result<(), String
             None => return refuse(&leaf.complaint(), value),
         },
         (Leaf::Float, _) => match float(value) {
-            Some(number) => write_float(number, out),
+            Some(number) => write_exactly(number, value, out),
             None => return refuse(&leaf.complaint(), value),
         },
         (Leaf::Boolean, _) => match value {
@@ -272,7 +272,10 @@ fn write_leaf(leaf: &Leaf, value: &Value, out: &mut String) -> Result<(), String
         (Leaf::String, Value::Number(text)) => write_string(text, out),
         // Adding zero takes the sign off a negative zero.
         (Leaf::Id, Value::Float(number)) if number.fract() == 0.0 => _ = write!(out, "\"{:.0}\"", number + 0.0),
-        (Leaf::Id, Value::Number(text)) if !text.contains(['.', 'e', 'E']) => write_string(text, out),
+        (Leaf::Id, Value::Number(_)) => match whole(value).and_then(|number| number.whole()) {
+            Some(text) => write_string(&text, out),
+            None => return refuse(&leaf.complaint(), value),
+        },
         _ => return refuse(&leaf.complaint(), value),
     }
     Ok(())
@@ -289,7 +292,7 @@ fn integer(value: &Value) -> Option<i64> {
         Value::Int(number) => Some(*number),
         // The conversion saturates.
         Value::Float(number) if number.fract() == 0.0 => Some(*number as i64),
-        Value::Number(text) => (!text.contains(['.', 'e', 'E'])).then_some(i64::MAX),
+        Value::Number(_) => whole(value).map(|_| i64::MAX),
         Value::String(text) => {
             let text = text.trim();
             let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -310,6 +313,32 @@ fn float(value: &Value) -> Option<f64> {
         _ => return None,
     };
     number.is_finite().then_some(number)
+}
+
+/// Appends a float, with a fraction or an exponent, or the digits of the value that it stands for where it has not all of them.
+fn write_exactly(float: f64, value: &Value, out: &mut String) {
+    let exact = match value {
+        Value::Number(_) => value.as_decimal(),
+        Value::Int(number) if number.unsigned_abs() > 1 << f64::MANTISSA_DIGITS => value.as_decimal(),
+        // A `Decimal` is text.
+        Value::String(text) => Decimal::parse_text(text.trim()),
+        _ => None,
+    };
+    match exact.filter(|exact| Value::Float(float).as_decimal().as_ref() != Some(exact)) {
+        Some(exact) => {
+            let from = out.len();
+            _ = write!(out, "{exact}");
+            if !out[from..].contains(['.', 'e']) {
+                out.push_str(".0");
+            }
+        }
+        None => write_float(float, out),
+    }
+}
+
+/// A whole number of a length that is told.
+fn whole(value: &Value) -> Option<Decimal> {
+    value.as_decimal().filter(|number| number.is_integer() && number.written_digits() <= MAX_DIGITS)
 }
 
 /// Whether it has a JSON text: nothing failed in it, and every number is finite.

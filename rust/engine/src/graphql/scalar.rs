@@ -4,7 +4,7 @@ use apollo_compiler::ast;
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
 use super::input::Input;
-use crate::value::Value;
+use crate::value::{Decimal, MAX_DIGITS, Value};
 
 /// The scalars of the specification.
 pub(crate) const BUILT_IN: [&str; 5] = ["Int", "Float", "String", "Boolean", "ID"];
@@ -47,11 +47,10 @@ fn int(input: Input<'_>) -> Result<Value, &'static str> {
     let number = match input {
         Input::Json(Value::Int(number)) => Ok(*number),
         Input::Json(Value::Float(number)) if number.fract() == 0.0 => whole(*number),
-        Input::Json(Value::Number(text)) if !text.contains(['.', 'e', 'E']) => Err(TOO_LARGE),
-        Input::Json(Value::Number(text)) => match text.parse::<f64>() {
-            Ok(number) if number.is_finite() && number.fract() == 0.0 => whole(number),
-            _ => Err("represent non-integer value"),
-        },
+        // What 64 bits and a float do not hold is larger than 32 bits, if it is whole.
+        Input::Json(value @ Value::Number(_)) if value.as_decimal().is_some_and(|number| number.is_integer()) => {
+            Err(TOO_LARGE)
+        }
         Input::Literal(literal) => match &**literal {
             ast::Value::Int(number) => number.as_str().parse().map_err(|_| TOO_LARGE),
             _ => Err("represent non-integer value"),
@@ -73,14 +72,18 @@ fn id(input: Input<'_>) -> Option<String> {
     match input {
         Input::Json(Value::Int(number)) => Some(number.to_string()),
         Input::Json(Value::Float(number)) => whole(*number),
-        Input::Json(Value::Number(text)) if !text.contains(['.', 'e', 'E']) => Some(text.to_string()),
-        Input::Json(Value::Number(text)) => whole(text.parse().ok()?),
+        Input::Json(value @ Value::Number(_)) => short(value.as_decimal()?)?.whole(),
         Input::Literal(literal) => match &**literal {
-            ast::Value::Int(number) => Some(number.as_str().to_owned()),
+            ast::Value::Int(number) => (number.as_str().len() as i64 <= MAX_DIGITS).then(|| number.as_str().to_owned()),
             _ => literal.as_str().map(str::to_owned),
         },
         Input::Json(value) => value.as_str().map(str::to_owned),
     }
+}
+
+/// A number that is not too long for Python.
+fn short(number: Decimal) -> Option<Decimal> {
+    (number.written_digits() <= MAX_DIGITS).then_some(number)
 }
 
 fn without_nul(text: &str) -> Result<Value, &'static str> {
@@ -90,11 +93,17 @@ fn without_nul(text: &str) -> Result<Value, &'static str> {
     Ok(Value::string(text))
 }
 
+/// More than [`MAX_DIGITS`].
+pub(super) const TOO_LONG: &str = "hold a number of more than 4300 digits";
+
 /// A scalar of the schema's own; those that are not known here are JSON.
 pub(crate) fn custom(name: &str, value: Value) -> Result<Value, &'static str> {
     const WRONG: &str = "represent value";
     if value.has_nul() {
         return Err("hold NUL");
+    }
+    if value.has_long_number() {
+        return Err(TOO_LONG);
     }
     let parse: fn(&str) -> Option<String> = match name {
         "DateTime" => date_time,
@@ -103,16 +112,15 @@ pub(crate) fn custom(name: &str, value: Value) -> Result<Value, &'static str> {
         "UUID" => |text| Some(uuid::Uuid::try_parse(text).ok()?.hyphenated().to_string()),
         "Decimal" => match &value {
             Value::Int(_) | Value::Float(_) | Value::Number(_) => return Ok(value),
-            _ => decimal,
+            Value::String(text) => {
+                let number = Decimal::parse_text(text).ok_or(WRONG)?;
+                return short(number).map(|_| value).ok_or(TOO_LONG);
+            }
+            _ => return Err(WRONG),
         },
         _ => return Ok(value),
     };
     value.as_str().and_then(parse).map(Value::string).ok_or(WRONG)
-}
-
-fn decimal(text: &str) -> Option<String> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    (is_number && text.parse::<f64>().is_ok()).then(|| text.to_owned())
 }
 
 /// ISO 8601 with or without a zone, in the form that every Python reads.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -88,7 +89,8 @@ class SecurityContext:
         tenant_id: Whose events there are to be seen; `None` sees only those without tenant.
         roles: For `viewer("roles")` in predicates; they grant nothing by themselves.
         permissions: What `requires` and `requires_any` ask for, and `@requiresScopes` in SDL.
-        claims: Anything else, as JSON; kept deeply immutable.
+        claims: Anything else, as JSON; kept deeply immutable. A `Decimal` is an exact number: a predicate compares
+            numbers and numeric text with it alike.
         sources: The only sources whose events may be received; `None` is no limit, an empty collection allows none.
         expires_at: When the authority ends, an aware datetime; `None` is never.
 
@@ -143,7 +145,7 @@ class SecurityContext:
     def _key(self) -> str:
         """Equal for contexts that are equal as typed JSON, `expires_at` apart."""
         ids = {name: _tagged(getattr(self, name)) for name in ("user_id", "tenant_id")}
-        return json.dumps(_canonical({**self._fields(), **ids}), sort_keys=True, separators=(",", ":"))
+        return _text(_canonical({**self._fields(), **ids}))
 
     def _fields(self) -> dict[str, Any]:
         """What `viewer(...)` reads, as plain JSON: ids are text, a set is a sorted list."""
@@ -171,7 +173,11 @@ class SecurityContext:
         fields = self._fields()
         expires_at = None if self.expires_at is None else self.expires_at.astimezone(timezone.utc).isoformat()
         named = {name: fields[name] for name in ("user_id", "tenant_id", "permissions", "sources")}
-        return json.dumps({**named, "expires_at": expires_at, "fields": fields, "key": self._key()})
+        given = {**named, "expires_at": expires_at, "fields": fields, "key": self._key(), "decimals": []}
+        try:
+            return json.dumps(given)
+        except TypeError:  # there is a `Decimal` in it
+            return _text({**given, "decimals": list(_decimals(self.claims, ["claims"]))})
 
 
 def _permissions(function: str, permissions: tuple[str, ...]) -> tuple[str, ...]:
@@ -191,7 +197,13 @@ def _texts(name: str, values: Iterable[str]) -> frozenset[str]:
 
 def _frozen(value: object, place: str) -> Any:
     """JSON-like `value` as something that cannot be changed any more."""
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        try:
+            int.__repr__(value)
+        except ValueError as error:  # it has more digits than Python writes
+            raise ValueError(f"{place}: {error}") from None
         return value
     if isinstance(value, str):
         return checked(value, place)
@@ -199,16 +211,21 @@ def _frozen(value: object, place: str) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{place}: expected a finite number, got {value}")
         return value
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise ValueError(f"{place}: expected a finite number, got {value}")
+        return value
     if isinstance(value, Mapping):
         items = ((checked(key, f"{place}, a key"), member) for key, member in value.items())
         return MappingProxyType({key: _frozen(member, f"{place}[{key!r}]") for key, member in items})
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(item, f"{place}[{at}]") for at, item in enumerate(value))
-    raise TypeError(f"{place}: expected JSON (None, bool, int, float, str, list, mapping), got {type(value).__name__}")
+    expected = "JSON (None, bool, int, float, Decimal, str, list, mapping)"
+    raise TypeError(f"{place}: expected {expected}, got {type(value).__name__}")
 
 
 def _plain(value: Any) -> Any:
-    """The inverse of `_frozen`, for `json`."""
+    """The inverse of `_frozen`."""
     if isinstance(value, Mapping):
         return {key: _plain(member) for key, member in value.items()}
     if isinstance(value, tuple):
@@ -216,13 +233,55 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _text(value: Any) -> str:
+    """JSON text with sorted keys; a `Decimal` is a number."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except TypeError:  # there is a `Decimal` in it, which `json` does not write
+        if isinstance(value, dict):
+            return "{" + ",".join(f"{json.dumps(key)}:{_text(value[key])}" for key in sorted(value)) + "}"
+        return f"[{','.join(map(_text, value))}]" if isinstance(value, list) else str(value)
+
+
 def _canonical(value: Any) -> Any:
-    """Plain JSON in which equal numbers are written alike."""
+    """Plain JSON in which equal numbers are written alike. The value of a float is that of its shortest text."""
     if isinstance(value, dict):
         return {key: _canonical(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        return int(value) if abs(value) < 2**53 else int(Decimal(float.__repr__(value)))
+    if isinstance(value, Decimal):
+        return _canonical_decimal(value)
+    return value
+
+
+def _canonical_decimal(value: Decimal) -> int | float | Decimal:
+    """The integer or the float that is equal, else the form without zeros at the end."""
+    sign, digits, exponent = value.as_tuple()
+    kept = len("".join(map(str, digits)).rstrip("0"))
+    exponent = int(exponent) + len(digits) - kept
+    if kept == 0 or 0 <= exponent <= MAX_DIGITS - kept:
+        return int(value)
+    if exponent < 0 and Decimal(float.__repr__(float(value))) == value:
+        return float(value)
+    return Decimal((sign, digits[:kept], exponent))
+
+
+MAX_DIGITS = 4_300  # Python writes no longer integer
+
+
+def _decimals(value: Any, path: list[str]) -> Iterator[list[str]]:
+    """Where a `Decimal` is, or a list of `Decimal` and `None`."""
+    if isinstance(value, Decimal):
+        yield path
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _decimals(member, [*path, key])
+    elif isinstance(value, tuple):
+        present = [item for item in value if item is not None]
+        if present and all(isinstance(item, Decimal) for item in present):
+            yield path
 
 
 def _tagged(value: Id | None) -> object:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pickle
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -60,6 +61,7 @@ def test_what_rust_is_given():
     context = SecurityContext(KEY, 7, ["b", "a"], {"q", "p"}, {"x": [1.0, {"y": None}]}, (), NOON)
     given = json.loads(context._json())
     key = given.pop("key")
+    assert given.pop("decimals") == []
     assert given == {
         "user_id": str(KEY),
         "tenant_id": "7",
@@ -80,6 +82,59 @@ def test_what_rust_is_given():
     assert [anonymous[name] for name in ("user_id", "tenant_id", "sources", "expires_at")] == [None] * 4
 
 
+AMOUNT = "12345678901.123456789"
+
+
+def test_rust_is_told_which_claims_are_decimals():
+    amount = Decimal(AMOUNT)
+    claims = {
+        "a": amount,
+        "b": {"c": Decimal("1E+400"), "d": "1"},
+        "e": [amount, None],
+        "f": [amount, 1],
+        "g": [{"h": amount}],
+        "i": [None],
+        "j": 1.5,
+    }
+    given = SecurityContext(claims=claims)._json()
+    assert json.loads(given)["decimals"] == [["claims", "a"], ["claims", "b", "c"], ["claims", "e"]]
+    exact = json.loads(given, parse_float=Decimal)["fields"]["claims"]
+    assert exact == {**claims, "j": Decimal("1.5")}
+    assert '"j":1.5' in given
+
+
+def test_claims_take_decimals_and_stay_immutable_json():
+    amount = Decimal(AMOUNT)
+    context = SecurityContext(claims={"a": amount, "b": [{"c": amount}]})
+    assert context.claims["a"] == amount
+    assert isinstance(context.claims["b"][0]["c"], Decimal)
+    assert context == SecurityContext(claims={"a": Decimal(AMOUNT + "0"), "b": ({"c": amount},)})
+    assert hash(context) == hash(SecurityContext(claims={"a": Decimal(AMOUNT + "0"), "b": ({"c": amount},)}))
+    assert context != SecurityContext(claims={"a": Decimal("12345678901.123456788"), "b": [{"c": amount}]})
+    assert context != SecurityContext(claims={"a": AMOUNT, "b": [{"c": amount}]})
+
+
+NUMBERS = [
+    0, -0.0, Decimal("-0.00"), 1, 1.0, True, "1", Decimal("1.0"), Decimal("1e0"), 0.1, Decimal("0.1"), Decimal("0.10"),
+    100, 1e2, Decimal("1E+2"), 2**60, 2.0**60, Decimal(repr(2.0**60)), 10**22, 1e22, Decimal("1e22"), 2**53 + 1,
+    float(2**53), Decimal("1e400"), 10**400, Decimal("-1e400"), Decimal("1e-400"), Decimal("1e99999999"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("one", NUMBERS, ids=repr)
+def test_numbers_of_claims_are_equal_by_their_value(one):
+    """Python's `decimal` says what is equal; the value of a float is that of its shortest text."""
+
+    def typed(value: Any) -> Any:
+        is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+        return Decimal(repr(value) if isinstance(value, float) else value) if is_number else [value, type(value)]
+
+    for other in NUMBERS:
+        left, right = (SecurityContext(claims={"x": [value]}) for value in (one, other))
+        assert (left == right) is (typed(one) == typed(other)), (one, other)
+        assert (hash(left) == hash(right)) is (typed(one) == typed(other)), (one, other)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
@@ -96,6 +151,9 @@ def test_what_rust_is_given():
         ({"claims": {"a": {"b": [object()]}}}, TypeError, r"claims\['a'\]\['b'\]\[0\]: expected JSON"),
         ({"claims": {1: 2}}, TypeError, "claims, a key: expected a str"),
         ({"claims": {"a": float("nan")}}, ValueError, r"claims\['a'\]: expected a finite number"),
+        ({"claims": {"a": Decimal("sNaN")}}, ValueError, r"claims\['a'\]: expected a finite number"),
+        ({"claims": {"a": Decimal("-Infinity")}}, ValueError, r"claims\['a'\]: expected a finite number"),
+        ({"claims": {"a": [10**5000]}}, ValueError, r"claims\['a'\]\[0\]: Exceeds the limit"),
         ({"claims": {"a": "\0"}}, ValueError, r"claims\['a'\]: NUL"),
         ({"expires_at": 1}, TypeError, "expires_at: expected a datetime, got int"),
         ({"expires_at": NOON.replace(tzinfo=None)}, ValueError, "expires_at: expected a datetime with a time zone"),

@@ -25,6 +25,8 @@ pub struct Viewer {
     /// All of it except `expires_at` as an object, under the names of `SecurityContext`'s fields, for `viewer(...)` in predicates;
     /// ids are text, a set is a sorted list.
     pub fields: Value,
+    /// Where in `fields` a `Decimal` stands, or a list of `Decimal`s and nulls.
+    pub decimals: Vec<Vec<String>>,
     /// Equal for contexts that are equal as typed JSON, `expires_at` apart.
     pub key: Arc<str>,
     /// What the host language calls it; opaque here.
@@ -55,6 +57,11 @@ impl Viewer {
         let differs = |field: &&str| self.fields.get(field) != other.fields.get(field);
         // Ids of different types may have one text.
         Some(FIELDS.into_iter().find(differs).unwrap_or("the type of an id"))
+    }
+
+    /// Whether a `Decimal` was given at a path, or a list of `Decimal`s and nulls.
+    pub fn is_decimal(&self, path: &[String]) -> bool {
+        self.decimals.iter().any(|decimal| decimal == path)
     }
 
     /// A field of `SecurityContext`, or a claim below it, by its path.

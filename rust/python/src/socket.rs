@@ -13,6 +13,7 @@ use fraiseql_subs_engine::delivery::Notify;
 use fraiseql_subs_engine::sessions::protocol::{Close, Frame};
 use fraiseql_subs_engine::sessions::{Connection, Offer, Outgoing, Question};
 use fraiseql_subs_engine::tasks::UnderWay;
+use fraiseql_subs_engine::value::MAX_DIGITS;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
@@ -234,14 +235,13 @@ impl Socket {
         let Some(Question { number, payload }) = connection.receive(text.map_or(Frame::Binary, Frame::Text)) else {
             return Ok(None);
         };
-        match convert::to_python(py, &payload) {
-            Ok(payload) => Ok(Some((number, payload))),
-            Err(error) => {
-                // A number with thousands of digits, for one.
-                connection.answered(number, Err(format!("the payload has no Python form: {}", error.value(py)).into()));
-                Ok(None)
-            }
+        if payload.has_long_number() {
+            // Whoever makes an integer of it would wait for long.
+            let reason = format!("the payload has a number of more than {MAX_DIGITS} digits");
+            connection.answered(number, Err(reason.into()));
+            return Ok(None);
         }
+        Ok(Some((number, convert::to_python(py, &payload)?)))
     }
 
     /// A text frame that is no valid Unicode: closes as the protocol says.

@@ -17,6 +17,7 @@ struct ViewerInput {
     sources: Option<Vec<Box<str>>>,
     expires_at: Option<chrono::DateTime<chrono::Utc>>,
     fields: Value,
+    decimals: Vec<Vec<String>>,
     key: Arc<str>,
 }
 
@@ -30,6 +31,7 @@ pub(crate) fn parse_viewer(json: &str, context: Py<PyAny>) -> PyResult<Viewer> {
         sources: input.sources.map(|sources| sources.into_iter().collect()),
         expires_at: input.expires_at,
         fields: input.fields,
+        decimals: input.decimals,
         key: input.key,
         host: Some(Arc::new(context)),
     })

@@ -20,7 +20,7 @@ from .info import Info
 from .limits import Limits
 from .manager import SubscriptionManager
 from .messages import GraphQLMessage, SubscriptionPayload
-from .predicate import argument, data, previous, viewer
+from .predicate import argument, data, decimal, previous, viewer
 from .schema import Schema
 from .security import ALL_TENANTS, Explanation, SecurityContext, requires, requires_any
 from .subscription import subscription
@@ -54,6 +54,7 @@ __all__ = [
     "SubscriptionPayload",
     "argument",
     "data",
+    "decimal",
     "previous",
     "requires",
     "requires_any",

@@ -9,20 +9,22 @@ import functools
 import json
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from .errors import SchemaError
 from .text import checked
 
 LiteralValue: TypeAlias = "str | int | float | bool | Decimal | UUID | Enum | datetime"
-"""What may stand for a constant: an aware datetime is an instant, an enum's member its name, a Decimal its text."""
+"""What may stand for a constant: an aware datetime is an instant, an enum's member its name, a Decimal a number."""
 
 Wire: TypeAlias = "tuple[Any, ...]"
+
+METHODS = ("is_in", "contains", "startswith", "endswith", "exists", "is_null")
 
 VIEWER_FIELDS = ("user_id", "tenant_id", "roles", "permissions", "sources", "claims", "expires_at")
 
@@ -85,13 +87,16 @@ class Operand:
     Compared with `== != < <= > >=` to another operand or a literal it gives a `Predicate`; so do its methods.
     """
 
-    __slots__ = ("_head", "_path")
+    __slots__ = ("_head", "_is_decimal", "_path")
 
-    def __init__(self, head: tuple[str, ...], path: tuple[str, ...] = ()) -> None:
+    def __init__(self, head: tuple[str, ...], path: tuple[str, ...] = (), *, is_decimal: bool = False) -> None:
         self._head = head
         self._path = path
+        self._is_decimal = is_decimal
 
     def __getitem__(self, key: str) -> Operand:
+        if self._is_decimal:
+            raise SchemaError(f"{self!r}: a path goes inside the parentheses of decimal")
         if self._head[0] == "viewer":
             _check_viewer_path(self._head[1], key)
         return Operand(self._head, (*self._path, _key(key, repr(self))))
@@ -163,10 +168,19 @@ class Operand:
     def __contains__(self, item: object) -> NoReturn:
         raise SchemaError(f"`in` gives a bool: write {self!r}.contains(...), or .is_in(...) on the item")
 
+    if not TYPE_CHECKING:  # a type checker knows that there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise _no_attribute(repr(self), name, lambda: self[name], "; its methods are " + ", ".join(METHODS))
+
     def __repr__(self) -> str:
         if self._head[0] in ("argument", "viewer"):
-            return f"{self._head[0]}({', '.join(map(repr, (*self._head[1:], *self._path)))})"
-        return self._head[0] + "".join(f"[{key!r}]" for key in self._path)
+            text = f"{self._head[0]}({', '.join(map(repr, (*self._head[1:], *self._path)))})"
+        else:
+            text = self._head[0] + "".join(f"[{key!r}]" for key in self._path)
+        return f"decimal({text})" if self._is_decimal else text
 
     def _alone(self, symbol: str) -> Predicate:
         wire, arguments = _operand(self, symbol)
@@ -185,12 +199,75 @@ previous: Final = Operand(("previous",))
 """The event's old image, where it has one: `previous["status"]`."""
 
 
+Function = TypeVar("Function", bound=Callable[..., Operand])
+
+
+class _Advising:
+    """A function that answers `viewer.user_id` and `viewer["user_id"]` with how it is written."""
+
+    __name__: str
+
+    def __init__(self, function: Callable[..., Operand]) -> None:
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Operand:
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise _no_attribute(self.__name__, name, lambda: self(name))
+
+    def __getitem__(self, key: str) -> NoReturn:
+        raise TypeError(f"{self.__name__} is called, as in {self(key)!r}")
+
+    def __repr__(self) -> str:
+        return f"<function {self.__name__}>"
+
+    def __reduce__(self) -> str:
+        return self.__name__  # it is found by its name, as any function
+
+
+def _advising(function: Function) -> Function:
+    return cast("Function", _Advising(function))
+
+
+def _no_attribute(owner: str, name: str, operand: Callable[[], Operand], more: str = "") -> AttributeError:
+    """The error of `data.owner_id`: what to write in its place."""
+    try:
+        advice = f"write {operand()!r}"
+    except SchemaError as error:
+        advice = str(error)
+    return AttributeError(f"{owner} has no attribute {name}: {advice}{more}")
+
+
+def decimal(operand: Operand) -> Operand:
+    """The same operand, compared as an exact number: JSON numbers and numeric text alike.
+
+    You need it where neither side has a type, as in `decimal(data["limit"]) > data["spent"]`. A `Decimal` literal,
+    argument or claim has one. What is no number makes the comparison unknown.
+
+    Args:
+        operand: A value of the event, an argument or a field of the viewer.
+
+    Raises:
+        SchemaError: It is no operand.
+    """
+    if not isinstance(operand, Operand):
+        raise SchemaError(f'decimal takes an operand, as in decimal(data["total"]), got {_named(operand)}')
+    _check_key(operand)
+    return Operand(operand._head, operand._path, is_decimal=True)
+
+
+@_advising
 def argument(name: str, *path: str) -> Operand:
     """A coerced argument of the field, or what lies below it in an input object; names are Python's."""
     operand = Operand(("argument", _key(name, "argument")))
     return functools.reduce(operator.getitem, path, operand)
 
 
+@_advising
 def viewer(name: str, *path: str) -> Operand:
     """A field of the viewer's `SecurityContext`: `viewer("user_id")`, `viewer("claims", "org")`."""
     if name not in VIEWER_FIELDS:
@@ -202,13 +279,15 @@ def viewer(name: str, *path: str) -> Operand:
 def _operand(value: object, symbol: str) -> tuple[Wire, frozenset[str]]:
     """One side of `symbol` as Rust reads it, and the argument that it names."""
     if isinstance(value, Operand):
-        if value._head[0] in ("data", "previous") and not value._path:
-            raise SchemaError(f'{value!r} needs a key, as in {value!r}["id"]')
+        _check_key(value)
         arguments = frozenset(value._head[1:]) if value._head[0] == "argument" else frozenset()
-        return (*value._head, value._path), arguments
-    if symbol in ("<", "<=", ">", ">=") and isinstance(value, (bool, Decimal, list, tuple, set, frozenset)):
-        travels = "; a Decimal is published as text" if isinstance(value, Decimal) else ""
-        raise SchemaError(f"{symbol}: only numbers, strings and instants have an order, got {_named(value)}{travels}")
+        if value._is_decimal and symbol in ("startswith", "endswith"):
+            raise SchemaError(f"{symbol} asks a text, and {value!r} is a number")
+        wire = (*value._head, value._path)
+        is_compared = value._is_decimal and symbol not in ("exists", "is_null")
+        return ("decimal", wire) if is_compared else wire, arguments
+    if symbol in ("<", "<=", ">", ">=") and isinstance(value, (bool, list, tuple, set, frozenset)):
+        raise SchemaError(f"{symbol}: only numbers, strings and instants have an order, got {_named(value)}")
     if symbol in ("startswith", "endswith") and not (isinstance(value, str) and not isinstance(value, Enum)):
         raise SchemaError(f"{symbol} takes a string or an operand, got {_named(value)}")
     return _literal(value, symbol), frozenset()
@@ -225,6 +304,10 @@ def _literal(value: object, symbol: str) -> Wire:
         return ("datetime", value.isoformat())
     if isinstance(value, UUID):
         return ("id", str(value))
+    if isinstance(value, Decimal) and not isinstance(value, Enum):
+        if not value.is_finite():
+            raise SchemaError(f"{symbol}: expected a finite number, got {value}")
+        return ("number", str(value))
     return ("literal", _scalar(value, symbol))
 
 
@@ -240,10 +323,10 @@ def _scalar(value: object, symbol: str) -> Any:
         return checked(value, symbol)
     if isinstance(value, (bool, int)):
         return value
-    if isinstance(value, (float, Decimal)):
+    if isinstance(value, float):
         if not math.isfinite(value):
             raise SchemaError(f"{symbol}: expected a finite number, got {value}")
-        return str(value) if isinstance(value, Decimal) else value
+        return value
     raise SchemaError(
         f"{symbol}: {_named(value)} is no literal; expected a str, int, float, bool, Decimal, UUID, Enum, "
         "an aware datetime, or a list of them"
@@ -254,6 +337,11 @@ def _key(key: object, place: str) -> str:
     if not isinstance(key, str):
         raise SchemaError(f"{place}: a path is made of str keys, got {_named(key)}")
     return checked(key, place)
+
+
+def _check_key(operand: Operand) -> None:
+    if operand._head[0] in ("data", "previous") and not operand._path:
+        raise SchemaError(f'{operand!r} needs a key, as in {operand!r}["id"]')
 
 
 def _check_viewer_path(name: str, key: str) -> None:

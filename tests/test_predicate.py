@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from fraiseql_subs import SchemaError, argument, data, previous, viewer
+from fraiseql_subs import SchemaError, argument, data, decimal, previous, viewer
 
 A, B = data["a"], data["b"]["c"]
 KEY = UUID("C0FFEE00-0000-4000-8000-000000000000")
@@ -45,7 +45,15 @@ a, b = ["data", ["a"]], ["data", ["b", "c"]]
         (A == Color.RED, ["==", a, ["literal", "RED"]]),
         (A == Text.RED, ["==", a, ["literal", "RED"]]),
         (A == True, ["==", a, ["literal", True]]),  # noqa: E712
-        (Decimal("2.50") == A, ["==", a, ["literal", "2.50"]]),
+        (Decimal("2.50") == A, ["==", a, ["number", "2.50"]]),
+        (Decimal("1E+400") < A, [">", a, ["number", "1E+400"]]),
+        (A.is_in([Decimal(1), 2]), ["is_in", a, ["list", [["number", "1"], ["literal", 2]]]]),
+        (decimal(A) >= B, [">=", ["decimal", a], b]),
+        (decimal(argument("x")) == decimal(viewer("claims", "y")), [
+            "==", ["decimal", ["argument", "x", []]], ["decimal", ["viewer", "claims", ["y"]]],
+        ]),
+        (A.is_in(decimal(decimal(B))), ["is_in", a, ["decimal", b]]),
+        (decimal(A).exists() & decimal(A).is_null(), ["&", ["exists", a], ["is_null", a]]),
         (A == 10**30, ["==", a, ["literal", 10**30]]),
         (A == [1, ("x", KEY)], ["==", a, ["list", [["literal", 1], ["list", [["literal", "x"], ["id", str(KEY)]]]]]]),
         (previous["a"] == viewer("user_id"), ["==", ["previous", ["a"]], ["viewer", "user_id", []]]),
@@ -108,7 +116,13 @@ MISTAKES: list[tuple[str, Callable[[], Any]]] = [
     ("expected a finite number", lambda: float("nan") > A),
     ("expected a finite number", lambda: Decimal("inf") == A),
     ("have an order", lambda: A < True),
-    ("a Decimal is published as text", lambda: Decimal(1) > A),
+    ("expected a finite number", lambda: Decimal("sNaN") > A),
+    ("decimal takes an operand", lambda: decimal(Decimal(1))),  # type: ignore[arg-type]
+    ("decimal takes an operand", lambda: decimal(A == 1)),  # type: ignore[arg-type]
+    ("inside the parentheses of decimal", lambda: decimal(data["a"])["b"]),
+    ("data needs a key", lambda: decimal(data) == 1),
+    (r"decimal\(data\['a'\]\) is a number", lambda: decimal(A).startswith("1")),
+    (r"decimal\(data\['a'\]\) is a number", lambda: B.endswith(decimal(A))),
     ("have an order", lambda: A >= [1]),  # type: ignore[operator]
     ("is_in takes one list", lambda: A.is_in("abc")),
     ("is_in takes one list", lambda: A.is_in(1)),  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ Truth = bool | None
 
 @dataclass
 class Side:
-    """What is compared: `null`, `ill` (typed), an `id` (text), an `instant`, a `list` of sides, or `json`."""
+    """What is compared: `null`, `ill` (typed), an `id` (text), an `enum` (name), an `instant`, a `decimal`, a `list`, or `json`."""
 
     kind: str
     value: Any = None
@@ -32,7 +32,7 @@ def side(value: Any, kind: str = "json") -> Side:
         return Side("json", value)
     if isinstance(value, list):
         return Side("list", [side(item, kind) for item in value])
-    known = text_of(Side("json", value)) if kind == "id" else instant_of(Side("json", value))
+    known = READ[kind](Side("json", value))
     return Side("ill") if known is None else Side(kind, known)
 
 
@@ -47,7 +47,7 @@ def literal(value: Any) -> Side:
         return Side("instant", value)
     if isinstance(value, enum.Enum):
         return Side("json", value.name)
-    return Side("json", str(value) if isinstance(value, Decimal) else value)
+    return Side("decimal" if isinstance(value, Decimal) else "json", value)
 
 
 def is_number(value: Any) -> bool:
@@ -56,10 +56,25 @@ def is_number(value: Any) -> bool:
 
 def text_of(one: Side) -> str | None:
     """As an id."""
-    if one.kind == "id" or (one.kind == "json" and isinstance(one.value, str)):
+    if one.kind == "id" or name_of(one) is not None:
         return str(one.value)
     is_integer = one.kind == "json" and isinstance(one.value, int) and not isinstance(one.value, bool)
     return str(one.value) if is_integer else None
+
+
+def name_of(one: Side) -> str | None:
+    """As an enum's name."""
+    return one.value if one.kind == "enum" or (one.kind == "json" and isinstance(one.value, str)) else None
+
+
+def decimal_of(one: Side) -> Decimal | None:
+    if one.kind == "decimal":
+        known: Decimal = one.value
+        return known
+    if one.kind == "json" and is_number(one.value):
+        return number(one.value)
+    text = name_of(one) if one.kind == "json" else None
+    return Decimal(text) if text is not None and re.fullmatch(r"[+-]?\d+(\.\d+)?", text, re.ASCII) else None
 
 
 def instant_of(one: Side) -> datetime | None:
@@ -70,6 +85,14 @@ def instant_of(one: Side) -> datetime | None:
     if one.kind == "json" and isinstance(one.value, str) and re.fullmatch(zoned, one.value):
         return datetime.fromisoformat(one.value.replace("Z", "+00:00"))
     return None
+
+
+READ: dict[str, Callable[[Side], Any]] = {
+    "id": text_of,
+    "enum": name_of,
+    "instant": instant_of,
+    "decimal": decimal_of,
+}
 
 
 def number(value: Any) -> Decimal:
@@ -100,12 +123,12 @@ def known(left: Side, right: Side) -> bool:
 
 
 def texts(left: Side, right: Side) -> tuple[str, str] | None:
-    """Both as text: two strings, or ids and what may be one."""
+    """Both as text: two strings or names, or ids and what may be one."""
     if "id" in (left.kind, right.kind):
         a, b = text_of(left), text_of(right)
         return None if a is None or b is None else (a, b)
-    is_text = all(one.kind == "json" and isinstance(one.value, str) for one in (left, right))
-    return (left.value, right.value) if is_text else None
+    a, b = name_of(left), name_of(right)
+    return None if a is None or b is None else (a, b)
 
 
 def equal(left: Side, right: Side) -> Truth:
@@ -122,23 +145,22 @@ def equal(left: Side, right: Side) -> Truth:
             for one, other in zip(a, b, strict=True)
         ]
         return False if False in each else None if None in each else True
-    if "instant" in (left.kind, right.kind):
-        x, y = instant_of(left), instant_of(right)
-        return None if x is None or y is None else x == y
-    if "id" in (left.kind, right.kind):
-        both = texts(left, right)
-        return None if both is None else both[0] == both[1]
+    for kind in ("decimal", "instant", "id", "enum"):
+        if kind in (left.kind, right.kind):
+            x, y = READ[kind](left), READ[kind](right)
+            return None if x is None or y is None else bool(x == y)
     return same(left.value, right.value)
 
 
 def ordered(left: Side, right: Side, holds: Callable[[Any, Any], bool]) -> Truth:
     if not known(left, right):
         return None
-    if "instant" in (left.kind, right.kind):
-        x, y = instant_of(left), instant_of(right)
-        return None if x is None or y is None else holds(x, y)
+    for kind in ("decimal", "instant", "id"):
+        if kind in (left.kind, right.kind):
+            x, y = READ[kind](left), READ[kind](right)
+            return None if x is None or y is None else holds(x, y)
     both = texts(left, right)
-    if both:
+    if both and "enum" not in (left.kind, right.kind):
         return holds(*both)
     if left.kind == right.kind == "json" and is_number(left.value) and is_number(right.value):
         return holds(number(left.value), number(right.value))

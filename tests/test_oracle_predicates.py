@@ -46,7 +46,7 @@ LITERALS: list[Any] = [
 ARGUMENTS = {
     "some_id": ("ID", "id"), "ids": ("[ID]", "id"), "key": ("UUID", "id"), "at": ("DateTime", "instant"),
     "ats": ("[DateTime]", "instant"), "n": ("Int", "json"), "x": ("Float", "json"), "s": ("String", "json"),
-    "b": ("Boolean", "json"), "e": ("Status", "json"), "j": ("JSON", "json"), "texts": ("[String]", "json"),
+    "b": ("Boolean", "json"), "e": ("Status", "enum"), "d": ("Decimal", "decimal"), "j": ("JSON", "json"), "texts": ("[String]", "json"),
     "f": ("Filter", "json"),
 }  # fmt: skip
 FILTER = {"some_id": ("ID", "id"), "some_at": ("DateTime", "instant"), "n": ("Int", "json")}
@@ -61,6 +61,7 @@ VALUES: dict[str, list[Any]] = {
     "String": TEXTS,
     "Boolean": [True, False],
     "Status": ["OPEN"],
+    "Decimal": ["1.5", "42", "1.50", "9007199254740993"],
     "JSON": [*ATOMS[1:], [], [1, "a"], [None, 1], {"k": 1}, {"k": None}, {"k": {"l": "a"}}],
     "[ID]": [[], ["42"], ["a", None], [str(KEY), "1"]],
     "[DateTime]": [[], INSTANTS[:1], INSTANTS, [None]],
@@ -135,7 +136,7 @@ class Generator:
     def literal(self, *, ordered: bool = False, is_list: bool = False) -> Operand:
         choose = self.choose
         value: Any = choose.one(self.literals)
-        if ordered and isinstance(value, (bool, Decimal)):
+        if ordered and isinstance(value, bool):
             value = 1
         if is_list or (not ordered and choose.chance(15)):
             value = [choose.one(self.literals) for _ in range(choose.integer(0, 3))]

@@ -252,7 +252,7 @@ impl Tree<Operand> {
 impl fmt::Display for IllTyped {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let IllTyped { path, other, types: (found, asked) } = self;
-        write!(out, "{path} was compared with another type ({found} with {asked}")?;
+        write!(out, "{path} could not be compared ({found} with {asked}")?;
         other.as_ref().map_or(Ok(()), |other| write!(out, " in {other}"))?;
         out.write_str(")")
     }

@@ -251,19 +251,23 @@ impl Scan {
 
     /// Returns where a string that begins at `at` has ended.
     fn string(&mut self, text: &[u8], mut at: usize) -> usize {
-        let ends = |byte: &u8| (*byte == b'"') | (*byte == b'\\');
-        while let Some(rest) = text.get(at..) {
-            // Without an exit, which is done many bytes at a time.
-            let plain =
-                rest.chunks_exact(16).take_while(|chunk| !chunk.iter().fold(false, |found, byte| found | ends(byte)));
-            at += 16 * plain.count();
-            match text[at..].iter().position(ends) {
-                Some(found) if text[at + found] == b'"' => return at + found + 1,
-                Some(found) => {
-                    self.escaped_nul |= text[at + found..].starts_with(b"\\u0000");
-                    at += found + 2;
+        const WIDTH: usize = 16;
+        let mut long = at + 2 * WIDTH;
+        while let Some(byte) = text.get(at) {
+            match byte {
+                b'"' => return at + 1,
+                b'\\' => {
+                    self.escaped_nul |= text[at..].starts_with(b"\\u0000");
+                    at += 2;
                 }
-                None => return text.len(),
+                _ => at += 1,
+            }
+            if at >= long {
+                // Without an exit, which is done many bytes at a time.
+                let ends = |found: bool, byte: &u8| found | (*byte == b'"') | (*byte == b'\\');
+                let parts = text.get(at..).unwrap_or_default().chunks_exact(WIDTH);
+                at += WIDTH * parts.take_while(|part| !part.iter().fold(false, ends)).count();
+                long = at + WIDTH;
             }
         }
         at
@@ -349,25 +353,18 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let Some((key, value)) = members.next_entry::<Box<str>, Value>()? else {
-            return Ok(Value::Object(Object::default()));
-        };
-        let next = members.next_entry::<Box<str>, Value>()?;
+        let mut object =
+            Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(64), RandomState::default());
+        while let Some((key, value)) = members.next_entry::<Box<str>, Value>()? {
+            object.insert(key, value);
+        }
         // serde_json's only way to hand over a number is an object with this one key.
-        if next.is_none()
-            && *key == *NUMBER_KEY
-            && let Some(text) = value.as_str()
+        if object.len() == 1
+            && let Some(text) = object.get(NUMBER_KEY).and_then(Value::as_str)
             // Anyone can write that key: what is no number stays an object, else its text would be JSON of its own.
             && text.parse::<serde_json::Number>().is_ok()
         {
             return number(text).ok_or_else(|| A::Error::custom("number out of range"));
-        }
-        let mut object =
-            Object::with_capacity_and_hasher(members.size_hint().unwrap_or(0).min(62) + 2, RandomState::default());
-        object.insert(key, value);
-        object.extend(next);
-        while let Some((key, value)) = members.next_entry::<Box<str>, Value>()? {
-            object.insert(key, value);
         }
         Ok(Value::Object(object))
     }

@@ -9,8 +9,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
 
 use crate::accounts::{EventRate, Reached, Seat};
 use crate::admission::Admitted;
@@ -33,7 +33,7 @@ pub struct Engine {
     pub parts: Parts,
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Channels that the operator has been warned of, and of what.
-    told: Mutex<FxHashSet<(Oddity, Box<str>)>>,
+    told: Mutex<HashSet<(Oddity, Box<str>)>>,
     phase: Mutex<Phase>,
 }
 

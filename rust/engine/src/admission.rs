@@ -14,7 +14,8 @@ use crate::event::Event;
 use crate::graphql::{Asked, Documents, Kind, Operation, Request, Schema};
 use crate::limits::Limits;
 use crate::matching::{Condition, Verdict};
-use crate::predicate::Predicate;
+use crate::predicate::{Bound, Predicate};
+use crate::security::federation::Sources;
 use crate::security::{Decision, federation, fields, tenant};
 use crate::viewer::Viewer;
 
@@ -44,6 +45,17 @@ pub struct Admission {
     pub viewer: Arc<Viewer>,
     /// What it asks of the events of its channel and tenant.
     pub condition: Condition,
+}
+
+/// What is asked of the events of a channel and tenant, so that an index finds whom each is for, and from whom it is withheld.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    /// For whom is it?
+    pub(crate) whole: Condition,
+    /// What this finds and the whole does not, `rows` withholds; `None` where there is no such rule.
+    pub(crate) without_rows: Option<Condition>,
+    /// What the first finds and the second does not, the federation boundary withholds; `None` where there is none.
+    pub(crate) of_sources: Option<[Condition; 2]>,
 }
 
 /// What a dry run finds.
@@ -144,13 +156,20 @@ impl Gate {
 impl Admission {
     /// What becomes of an event: routing by tenant and channel, then what the index asks.
     pub fn judge(&self, event: &Event) -> Verdict {
-        if !tenant::route(&event.audience, self.viewer.tenant_id.as_deref()).is_allowed() {
+        if !is_routed(event, self.viewer.tenant_id.as_deref()) {
             Verdict::Tenant
         } else if *event.channel != *self.operation.channel {
             Verdict::Channel
         } else {
             self.condition.judge(event)
         }
+    }
+
+    /// The same for an index, which finds more than one verdict.
+    pub(crate) fn questions(&self) -> Questions {
+        let Operation { field, arguments, .. } = &self.operation;
+        let bound = || field.where_.as_ref().map(|rule| rule.bind(arguments, &self.viewer));
+        Questions::new(&self.condition, field.declaration.event_types.as_deref(), bound, field.rows.is_some())
     }
 
     /// A verdict in words: the rule, and what stood on its sides.
@@ -171,4 +190,25 @@ impl Admission {
             }),
         }
     }
+}
+
+impl Questions {
+    /// Those of a condition of these event types, this `where`, and perhaps `rows`.
+    pub(crate) fn new(
+        whole: &Condition,
+        event_types: Option<&[String]>,
+        where_: impl FnOnce() -> Option<Bound>,
+        has_rows: bool,
+    ) -> Questions {
+        let (field, sources) = (whole.field(), whole.sources());
+        let about = |sources| Condition::new(field, event_types, sources, None, None);
+        let of_sources = (*sources != Sources::Any).then(|| [Sources::Any, sources.clone()].map(about));
+        let without_rows = has_rows.then(|| Condition::new(field, event_types, sources.clone(), where_(), None));
+        Questions { whole: whole.clone(), without_rows, of_sources }
+    }
+}
+
+/// Whether an event is for this tenant's viewers at all.
+pub(crate) fn is_routed(event: &Event, tenant: Option<&str>) -> bool {
+    tenant::route(&event.audience, tenant).is_allowed()
 }

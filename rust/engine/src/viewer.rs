@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rustc_hash::FxHashSet;
+use foldhash::HashSet;
 
 use crate::value::Value;
 
@@ -17,9 +17,9 @@ pub struct Viewer {
     /// The tenant as text.
     pub tenant_id: Option<Arc<str>>,
     /// What guards ask for (see [`crate::security::fields`]).
-    pub permissions: FxHashSet<Box<str>>,
+    pub permissions: HashSet<Box<str>>,
     /// The only sources whose events this viewer may receive; `None` is no limit.
-    pub sources: Option<FxHashSet<Box<str>>>,
+    pub sources: Option<HashSet<Box<str>>>,
     /// When the authority ends.
     pub expires_at: Option<DateTime<Utc>>,
     /// All of it except `expires_at` as an object, under the names of `SecurityContext`'s fields, for `viewer(...)` in predicates;

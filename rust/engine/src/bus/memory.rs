@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched};
 use crate::accounts::Revocation;
@@ -23,7 +23,7 @@ pub struct MemoryBus {
 struct State {
     receiver: Option<Arc<dyn Receiver>>,
     end: Offset,
-    channels: FxHashMap<Arc<str>, History>,
+    channels: HashMap<Arc<str>, History>,
 }
 
 #[derive(Default)]

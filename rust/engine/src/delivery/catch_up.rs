@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
+use super::past::Reader;
 use super::resolver::{Call, ClassKey};
 use super::subscription::{Subscription, Ticket};
 use crate::admission::Admission;
@@ -22,7 +23,6 @@ use crate::clock::within;
 use crate::error::{Module, Rejection};
 use crate::event::{Event, Offset, Position};
 use crate::graphql::{Kind, Source};
-use crate::matching::Verdict;
 
 /// Results that may wait in the mailbox while the past is read.
 const AHEAD: usize = 16;
@@ -62,14 +62,15 @@ impl Arriving {
     async fn run(self, settle: oneshot::Sender<Result<(), Rejection>>) {
         let Arriving { subscription, ticket, watched, from } = self;
         let mut settle = Some(settle);
+        let past = from.map(|after| (after, ticket.past()));
         let outcome = match since(&ticket.dispatcher, watched).await {
             Err(rejection) => Err(rejection),
-            Ok(since) => match from {
+            Ok(since) => match past {
                 None => {
                     subscription.join(&ticket, since, None);
                     Ok(())
                 }
-                Some(after) => read(&subscription, &ticket, since, after, &mut settle).await,
+                Some((after, past)) => read(&subscription, &ticket, since, after, &past, &mut settle).await,
             },
         };
         let unheard = match settle {
@@ -104,27 +105,31 @@ async fn read(
     ticket: &Ticket,
     since: Offset,
     after: Position,
+    past: &Reader,
     settle: &mut Option<oneshot::Sender<Result<(), Rejection>>>,
 ) -> Result<(), Rejection> {
-    let Ticket { admission, channel, dispatcher } = ticket;
-    let mailbox = &subscription.mailbox;
-    let past = channel.past(&dispatcher.shelf);
+    let Ticket { admission, dispatcher, .. } = ticket;
+    let (mailbox, metrics) = (&subscription.mailbox, &dispatcher.shared.metrics);
     let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
         .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
     let mut turn = Turn { turns: &dispatcher.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
     if !past.reaches(after) {
         turn.take().await;
-        past.read(after).await?;
+        past.reach(after).await?;
     }
     if let Some(settle) = settle.take() {
         // Who asked may have gone; the subscription ends then.
         let _ = settle.send(Ok(()));
     }
     while !subscription.join(ticket, since, Some(cursor.offset)) {
+        // Others come to the same events meanwhile.
+        tokio::task::yield_now().await;
         turn.take().await;
         let excerpt = past.read(cursor).await?;
-        for past in excerpt.events.iter().filter(|past| is_for(dispatcher, admission, &past.event)) {
+        metrics.filtered(Module::Sources, excerpt.withheld.sources);
+        metrics.filtered(Module::Rows, excerpt.withheld.rows);
+        for past in excerpt.events {
             turn.room().await;
             if class.is_some() {
                 // A function may take its time.
@@ -135,10 +140,9 @@ async fn read(
                 return Ok(());
             };
             turn.take().await;
-            result.push_paced_to(mailbox, &dispatcher.shared.metrics);
+            result.push_paced_to(mailbox, metrics);
         }
         cursor.offset = excerpt.through;
-        tokio::task::yield_now().await;
     }
     Ok(())
 }
@@ -176,18 +180,6 @@ impl Turn<'_> {
         }
         self.take().await;
     }
-}
-
-/// Whether the subscription would have heard of this event, under today's rights.
-fn is_for(dispatcher: &Dispatcher, admission: &Admission, event: &Event) -> bool {
-    let verdict = admission.judge(event);
-    let metrics = &dispatcher.shared.metrics;
-    match verdict {
-        Verdict::Sources => metrics.filtered(Module::Sources, 1),
-        Verdict::Rows => metrics.filtered(Module::Rows, 1),
-        _ => {}
-    }
-    verdict == Verdict::Match
 }
 
 /// The result of a past event; `None`: nobody waits for it any more.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::past::Shelf;
 use super::resolver::{Resolver, Shared};
+use super::shelf::Shelf;
 use super::topics::{Channel, Channels};
 use crate::bus::EventBus;
 use crate::error::Module;

@@ -21,7 +21,7 @@ use crate::operators::{DropReason, Metrics};
 pub(crate) struct Group {
     /// Their condition.
     pub condition: Condition,
-    classes: Mutex<Vec<Class>>,
+    classes: Mutex<Classes>,
 }
 
 /// Members of a group that receive the same bytes.
@@ -30,20 +30,6 @@ struct Class {
     resolve: Option<Arc<ResolveClass>>,
     /// Each knows its place here.
     members: Vec<Arc<Mailbox>>,
-}
-
-impl Class {
-    fn is(&self, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
-        Arc::ptr_eq(&self.plan, plan) && self.resolves_by(resolve)
-    }
-
-    fn resolves_by(&self, resolve: Option<&Arc<ResolveClass>>) -> bool {
-        match (&self.resolve, resolve) {
-            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
-            (None, None) => true,
-            _ => false,
-        }
-    }
 }
 
 impl Group {
@@ -55,22 +41,16 @@ impl Group {
     /// Adds a member.
     pub(super) fn join(&self, mailbox: Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) {
         let mut classes = self.classes.lock();
-        if let Some(class) = classes.iter_mut().find(|class| class.is(plan, resolve.as_ref())) {
-            mailbox.place.store(class.members.len(), Relaxed);
-            class.members.push(mailbox);
-            return;
-        }
-        mailbox.place.store(0, Relaxed);
-        // Most groups have one class, and most classes of small groups one member.
-        classes.reserve_exact(1);
-        classes.push(Class { plan: plan.clone(), resolve, members: vec![mailbox] });
+        let class = classes.entry(plan, resolve);
+        mailbox.place.store(class.members.len(), Relaxed);
+        class.members.push(mailbox);
     }
 
     /// Removes a member; returns whether the group is empty now.
     pub(super) fn leave(&self, mailbox: &Arc<Mailbox>, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> bool {
         let mut classes = self.classes.lock();
-        if let Some(at) = classes.iter().position(|class| class.is(plan, resolve)) {
-            let members = &mut classes[at].members;
+        if let Some(at) = classes.find(plan, resolve) {
+            let members = &mut classes.all[at].members;
             let place = mailbox.place.load(Relaxed);
             if members.get(place).is_some_and(|member| Arc::ptr_eq(member, mailbox)) {
                 members.swap_remove(place);
@@ -79,10 +59,10 @@ impl Group {
                 }
             }
             if members.is_empty() {
-                classes.swap_remove(at);
+                classes.remove(at);
             }
         }
-        classes.is_empty()
+        classes.all.is_empty()
     }
 
     /// Hands an event to the resolve classes of its members, each once, and its passthrough members their results.
@@ -92,7 +72,7 @@ impl Group {
         results: &mut Results<'_>,
         calls: &mut FxHashMap<*const ResolveClass, (Arc<ResolveClass>, Vec<Arc<Group>>)>,
     ) {
-        for class in &*self.classes.lock() {
+        for class in &self.classes.lock().all {
             if results.shared.limits_events && !class.admit(event) {
                 continue;
             }
@@ -111,7 +91,7 @@ impl Group {
 
     /// Delivers the results of an event to those members of a resolve class that heard of it.
     pub(super) fn deliver(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, results: &mut Results<'_>) {
-        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+        for class in self.classes.lock().of(resolve) {
             class.deliver(event, results);
         }
     }
@@ -123,7 +103,7 @@ impl Group {
         event: &Event,
         mut visit: impl FnMut(&Arc<Plan>, &Arc<Mailbox>),
     ) {
-        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+        for class in self.classes.lock().of(resolve) {
             for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan, mailbox);
             }
@@ -133,7 +113,7 @@ impl Group {
 
     /// Every member.
     pub(super) fn each_member(&self, visit: impl Fn(&Arc<Mailbox>)) {
-        self.classes.lock().iter().flat_map(|class| class.members.iter()).for_each(visit);
+        self.classes.lock().all.iter().flat_map(|class| class.members.iter()).for_each(visit);
     }
 
     /// The plans of a resolve class's members.
@@ -143,7 +123,7 @@ impl Group {
         event: &Event,
         mut visit: impl FnMut(&Arc<Plan>),
     ) {
-        for class in self.classes.lock().iter().filter(|class| class.resolves_by(resolve)) {
+        for class in self.classes.lock().of(resolve) {
             if class.members.iter().any(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan);
             }
@@ -183,26 +163,124 @@ impl Class {
     }
 }
 
+/// The classes of a group. A few are searched through; where there are more, each is found by its hash.
+#[derive(Default)]
+struct Classes {
+    all: Vec<Class>,
+    index: Option<Box<Places>>,
+}
+
+/// Places in `all`, by the address of the resolve class, then of the plan.
+type Places = FxHashMap<usize, FxHashMap<usize, usize>>;
+
+impl Classes {
+    /// More than these have an index.
+    const FEW: usize = 16;
+
+    fn find(&self, plan: &Arc<Plan>, resolve: Option<&Arc<ResolveClass>>) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.get(&address(resolve))?.get(&address(Some(plan))).copied(),
+            None => self.all.iter().position(|class| class.is_of(resolve) && Arc::ptr_eq(&class.plan, plan)),
+        }
+    }
+
+    /// The class of a plan and a resolve class.
+    fn entry(&mut self, plan: &Arc<Plan>, resolve: Option<Arc<ResolveClass>>) -> &mut Class {
+        let at = self.find(plan, resolve.as_ref()).unwrap_or_else(|| {
+            let at = self.all.len();
+            if at < Classes::FEW {
+                // Most groups have one class, and most classes of small groups one member.
+                self.all.reserve_exact(1);
+            }
+            self.all.push(Class { plan: plan.clone(), resolve, members: Vec::with_capacity(1) });
+            match &mut self.index {
+                Some(index) => self.all[at].enter(index, at),
+                None if at < Classes::FEW => {}
+                None => {
+                    let mut index = Places::default();
+                    self.all.iter().enumerate().for_each(|(at, class)| class.enter(&mut index, at));
+                    self.index = Some(Box::new(index));
+                }
+            }
+            at
+        });
+        &mut self.all[at]
+    }
+
+    fn remove(&mut self, at: usize) {
+        let gone = self.all.swap_remove(at);
+        let Some(index) = &mut self.index else { return };
+        let resolve = address(gone.resolve.as_ref());
+        if let Some(plans) = index.get_mut(&resolve) {
+            plans.remove(&address(Some(&gone.plan)));
+            if plans.is_empty() {
+                index.remove(&resolve);
+            }
+        }
+        if let Some(moved) = self.all.get(at) {
+            moved.enter(index, at);
+        }
+        if self.all.len() <= Classes::FEW / 2 {
+            self.index = None;
+        }
+    }
+
+    /// Those of a resolve class.
+    fn of(&self, resolve: Option<&Arc<ResolveClass>>) -> impl Iterator<Item = &Class> {
+        let (few, many) = match &self.index {
+            None => (&*self.all, None),
+            Some(index) => (&[][..], index.get(&address(resolve))),
+        };
+        let many = many.into_iter().flat_map(|plans| plans.values().map(|at| &self.all[*at]));
+        few.iter().filter(move |class| class.is_of(resolve)).chain(many)
+    }
+}
+
+impl Class {
+    fn is_of(&self, resolve: Option<&Arc<ResolveClass>>) -> bool {
+        address(self.resolve.as_ref()) == address(resolve)
+    }
+
+    fn enter(&self, index: &mut Places, at: usize) {
+        index.entry(address(self.resolve.as_ref())).or_default().insert(address(Some(&self.plan)), at);
+    }
+}
+
+/// Where it stands in memory; zero for nothing.
+fn address<T>(pointed: Option<&Arc<T>>) -> usize {
+    pointed.map_or(0, |pointed| Arc::as_ptr(pointed) as usize)
+}
+
 /// The results of one event, projected once for each plan.
 pub(super) struct Results<'a> {
     event: &'a Event,
     source: Source<'a>,
     shared: &'a Shared,
-    done: Vec<(*const Plan, ProjectedResult)>,
+    /// Most events have one.
+    first: Option<(*const Plan, ProjectedResult)>,
+    others: FxHashMap<*const Plan, ProjectedResult>,
 }
 
 impl<'a> Results<'a> {
     /// Nothing is projected yet.
     pub(super) fn new(event: &'a Event, source: Source<'a>, shared: &'a Shared) -> Results<'a> {
-        Results { event, source, shared, done: Vec::new() }
+        Results { event, source, shared, first: None, others: FxHashMap::default() }
     }
 
     fn of(&mut self, plan: &Arc<Plan>) -> ProjectedResult {
-        if let Some((_, result)) = self.done.iter().find(|(known, _)| *known == Arc::as_ptr(plan)) {
+        let key = Arc::as_ptr(plan);
+        let known = match &self.first {
+            Some((first, result)) if *first == key => Some(result),
+            _ => self.others.get(&key),
+        };
+        if let Some(result) = known {
             return result.clone();
         }
         let result = result(plan, self.source, Some(self.event.position), self.shared);
-        self.done.push((Arc::as_ptr(plan), result.clone()));
+        match self.first {
+            None => self.first = Some((key, result.clone())),
+            Some(_) => _ = self.others.insert(key, result.clone()),
+        }
         result
     }
 }

@@ -1,6 +1,6 @@
 //! Who hears of an event, and how it reaches them. In come events, as the bus hands them over, and subscriptions that were admitted; out go
 //! results, in the mailboxes of those who read. On the way: channels and their tenants' topics, groups with one condition, classes that
-//! share a call, mailboxes that are bounded; and the past, for those who catch up.
+//! share a call, mailboxes that are bounded; and the past, for those who catch up, who share its judging.
 //!
 //! It uses matching, the plans and projections of graphql, admissions, buses, rates and metrics. It knows neither connections nor
 //! protocols: a reader is whoever takes from an outbox.
@@ -10,9 +10,11 @@
 mod catch_up;
 mod dispatcher;
 mod group;
+mod judging;
 mod mailbox;
 mod past;
 mod resolver;
+mod shelf;
 mod subscription;
 mod topics;
 

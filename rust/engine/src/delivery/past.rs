@@ -1,5 +1,5 @@
-//! A channel's past, as those who are catching up share it: what one of them has read of the bus's history, and the results that one of
-//! them has made, are there for the others.
+//! A channel's past, as those who are catching up share it: what one of them has read of the bus's history, whom its events are for, and
+//! the results that one of them has made, are there for the others.
 //!
 //! It is kept in stretches, each without a hole; whoever asks for what no stretch holds reads a page and so begins or lengthens one.
 //! One page of a channel is read at a time, so ten thousand who come back at once read what they missed once. How much is kept is
@@ -7,82 +7,68 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::group::ProjectedResult;
+use super::judging::{Asked, Findings, Judging};
 use super::resolver::ClassKey;
-use crate::bus::{BusError, EventBus, Page};
+use super::shelf::{Shelf, Weight};
+use crate::admission::Questions;
+use crate::bus::{BusError, Page};
 use crate::event::{Event, Offset, Position};
 use crate::graphql::Plan;
+use crate::matching::{Condition, Withheld};
 
 /// Events that are read of the bus at once.
 const FETCH: usize = 256;
-/// Events that a reader takes at once.
+/// Events that a reader takes at once,
 const TAKE: usize = 64;
-/// Bytes that one channel's stretches may weigh,
+/// and how much judging he asks for meanwhile, before others have their turn.
+const JUDGE: usize = 512;
+/// Bytes that one channel's stretches may weigh.
 const CHANNEL_BYTES: usize = 4 << 20;
-/// and those of all channels, with the results.
-const SHELF_BYTES: usize = 16 << 20;
 /// Stretches of one channel.
 const STRETCHES: usize = 4;
 /// Results of one event that are kept.
 const RESULTS: usize = 8;
-/// Readers that are given something at the same time: what waits for them all is bounded by it.
-const AT_ONCE: usize = 32;
-
-/// What the pasts of all channels share.
-pub(crate) struct Shelf {
-    bus: Arc<dyn EventBus>,
-    bytes: AtomicUsize,
-    /// Turns of readers.
-    pub(crate) turns: Semaphore,
-}
-
-impl Shelf {
-    pub(crate) fn new(bus: Arc<dyn EventBus>) -> Arc<Shelf> {
-        Arc::new(Shelf { bus, bytes: AtomicUsize::new(0), turns: Semaphore::new(AT_ONCE) })
-    }
-
-    fn weigh(self: &Arc<Self>, bytes: usize) -> Weight {
-        self.bytes.fetch_add(bytes, SeqCst);
-        Weight { shelf: self.clone(), bytes }
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes.load(SeqCst) > SHELF_BYTES
-    }
-}
-
-/// Something that is kept; dropped with it.
-struct Weight {
-    shelf: Arc<Shelf>,
-    bytes: usize,
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.shelf.bytes.fetch_sub(self.bytes, SeqCst);
-    }
-}
 
 /// The past of one channel.
 pub(crate) struct Past {
     channel: Arc<str>,
     shelf: Arc<Shelf>,
-    stretches: Mutex<Vec<Stretch>>,
+    state: Mutex<State>,
     /// Held by whoever reads.
     reading: Semaphore,
+}
+
+#[derive(Default)]
+struct State {
+    stretches: Vec<Stretch>,
+    judging: Judging,
+}
+
+/// One who catches up, until it is dropped.
+pub(crate) struct Reader {
+    past: Arc<Past>,
+    asked: Arc<Asked>,
 }
 
 /// All events of the channel beyond one position and up to an offset.
 struct Stretch {
     after: Position,
     through: Offset,
-    events: VecDeque<Arc<PastEvent>>,
+    events: VecDeque<Known>,
     bytes: usize,
+}
+
+/// An event, and what is known of whom it is for.
+struct Known {
+    past: Arc<PastEvent>,
+    findings: Findings,
+    /// Of the findings.
+    weight: Weight,
 }
 
 /// One event, and the results that were made of it.
@@ -104,51 +90,48 @@ struct Kept {
     _weight: Weight,
 }
 
-/// Some of the past: all events up to an offset.
+/// Some of the past, for one reader: all events up to an offset that are for him.
 pub(crate) struct Excerpt {
     pub(crate) events: Vec<Arc<PastEvent>>,
+    /// How many more modules withhold from him.
+    pub(crate) withheld: Withheld,
     pub(crate) through: Offset,
 }
 
 impl Past {
     pub(crate) fn new(channel: Arc<str>, shelf: Arc<Shelf>) -> Arc<Past> {
-        Arc::new(Past { channel, shelf, stretches: Mutex::default(), reading: Semaphore::new(1) })
+        Arc::new(Past { channel, shelf, state: Mutex::default(), reading: Semaphore::new(1) })
     }
 
-    /// Whether it is known that the bus has all that follows a position.
-    pub(crate) fn reaches(&self, after: Position) -> bool {
-        self.stretches.lock().iter().any(|stretch| stretch.reaches(after))
+    /// Somebody begins to catch up, who asks this of the events of its tenant.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        tenant: Option<&Arc<str>>,
+        condition: &Condition,
+        questions: impl FnOnce() -> Questions,
+    ) -> Reader {
+        let asked = self.state.lock().judging.enter(tenant, condition, questions);
+        Reader { past: self.clone(), asked }
     }
 
-    /// What follows a position: of what is kept, or read.
-    pub(crate) async fn read(&self, after: Position) -> Result<Excerpt, BusError> {
-        if let Some(excerpt) = self.find(after) {
-            return Ok(excerpt);
-        }
-        // It is never closed; without a permit everybody would read for himself.
-        let _reading = self.reading.acquire().await.ok();
-        if let Some(excerpt) = self.find(after) {
-            return Ok(excerpt);
-        }
-        let page = self.shelf.bus.read(&self.channel, after, FETCH).await?;
-        Ok(self.keep(after, page))
+    fn find(&self, after: Position, asked: &Arc<Asked>) -> Option<Excerpt> {
+        let State { stretches, judging } = &mut *self.state.lock();
+        let stretch = stretches.iter_mut().find(|stretch| stretch.holds(after))?;
+        judging.seat(asked, &self.shelf);
+        Some(stretch.excerpt(after, asked, judging))
     }
 
-    fn find(&self, after: Position) -> Option<Excerpt> {
-        self.stretches.lock().iter().find_map(|stretch| stretch.excerpt(after))
+    /// Reads a page of the bus.
+    async fn page(&self, after: Position) -> Result<Stretch, BusError> {
+        let Page { events, through } = self.shelf.bus.read(&self.channel, after, FETCH).await?;
+        let own = events.into_iter().filter(|event| *event.channel == *self.channel);
+        let events: VecDeque<_> = own.map(|event| Known::new(event, &self.shelf)).collect();
+        Ok(Stretch { after, through, bytes: events.iter().map(|known| known.past.weight.bytes()).sum(), events })
     }
 
-    /// Keeps a page, and gives its first events.
-    fn keep(&self, after: Position, page: Page) -> Excerpt {
-        let events: Vec<_> = page.events.into_iter().map(|event| PastEvent::new(event, &self.shelf)).collect();
-        let page = Stretch {
-            after,
-            through: page.through,
-            bytes: events.iter().map(PastEvent::bytes).sum(),
-            events: events.into(),
-        };
-        let excerpt = page.excerpt(after).unwrap_or(Excerpt { events: Vec::new(), through: page.through });
-        let mut stretches = self.stretches.lock();
+    /// Keeps a page, as long as there is room.
+    fn keep(&self, stretches: &mut Vec<Stretch>, page: Stretch) {
+        let after = page.after;
         // Another epoch's are of no use to anybody any more.
         stretches.retain(|stretch| stretch.after.epoch == after.epoch);
         let at = stretches.partition_point(|stretch| stretch.after.offset <= after.offset);
@@ -165,21 +148,63 @@ impl Past {
                 stretches[at].absorb(next);
             }
         }
-        self.trim(&mut stretches);
-        excerpt
+        self.trim(stretches, after);
     }
 
-    /// Whoever is furthest behind reads again.
-    fn trim(&self, stretches: &mut Vec<Stretch>) {
+    /// Those who are where a page was just read have it; of the others, whoever is furthest behind reads again.
+    fn trim(&self, stretches: &mut Vec<Stretch>, read: Position) {
+        let first = |stretches: &[Stretch]| stretches.iter().position(|stretch| !stretch.reaches(read)).unwrap_or(0);
         while stretches.len() > STRETCHES {
-            stretches.remove(0);
+            stretches.remove(first(stretches));
         }
         while stretches.iter().map(|stretch| stretch.bytes).sum::<usize>() > CHANNEL_BYTES || self.shelf.is_full() {
-            let Some(first) = stretches.first_mut() else { return };
-            if !first.drop_first() {
-                stretches.remove(0);
+            let at = first(stretches);
+            let Some(stretch) = stretches.get_mut(at) else { return };
+            if !stretch.drop_first() {
+                stretches.remove(at);
             }
         }
+    }
+}
+
+impl Reader {
+    /// Whether it is known that the bus has all that follows a position.
+    pub(crate) fn reaches(&self, after: Position) -> bool {
+        self.past.state.lock().stretches.iter().any(|stretch| stretch.reaches(after))
+    }
+
+    /// Makes sure that the bus has it.
+    pub(crate) async fn reach(&self, after: Position) -> Result<(), BusError> {
+        let _reading = self.past.reading.acquire().await.ok();
+        if !self.reaches(after) {
+            let page = self.past.page(after).await?;
+            self.past.keep(&mut self.past.state.lock().stretches, page);
+        }
+        Ok(())
+    }
+
+    /// What follows a position: of what is kept, or read.
+    pub(crate) async fn read(&self, after: Position) -> Result<Excerpt, BusError> {
+        let Reader { past, asked } = self;
+        if let Some(excerpt) = past.find(after, asked) {
+            return Ok(excerpt);
+        }
+        // It is never closed; without a permit everybody would read for himself.
+        let _reading = past.reading.acquire().await.ok();
+        if let Some(excerpt) = past.find(after, asked) {
+            return Ok(excerpt);
+        }
+        let mut page = past.page(after).await?;
+        let State { stretches, judging } = &mut *past.state.lock();
+        let excerpt = page.excerpt(after, asked, judging);
+        past.keep(stretches, page);
+        Ok(excerpt)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.past.state.lock().judging.leave(&self.asked);
     }
 }
 
@@ -188,23 +213,37 @@ impl Stretch {
         self.after.epoch == after.epoch && (self.after.offset..=self.through).contains(&after.offset)
     }
 
-    fn excerpt(&self, after: Position) -> Option<Excerpt> {
-        let holds = self.after.epoch == after.epoch && (self.after.offset..self.through).contains(&after.offset);
-        holds.then(|| {
-            let from = self.events.partition_point(|past| past.event.position.offset <= after.offset);
-            let events: Vec<_> = self.events.range(from..).take(TAKE).cloned().collect();
-            let is_rest = from + events.len() == self.events.len();
-            let last = events.last().filter(|_| !is_rest);
-            Excerpt { through: last.map_or(self.through, |last| last.event.position.offset), events }
-        })
+    /// Whether it has what follows a position.
+    fn holds(&self, after: Position) -> bool {
+        self.reaches(after) && after.offset < self.through
+    }
+
+    fn excerpt(&mut self, after: Position, asked: &Asked, judging: &Judging) -> Excerpt {
+        let mut excerpt = Excerpt { events: Vec::new(), withheld: Withheld::default(), through: self.through };
+        let from = self.events.partition_point(|known| known.past.event.position.offset <= after.offset);
+        let (mut left, mut last) = (JUDGE, after.offset);
+        for Known { past, findings, weight } in self.events.range_mut(from..) {
+            if left == 0 || excerpt.events.len() == TAKE {
+                excerpt.through = last;
+                break;
+            }
+            last = past.event.position.offset;
+            let judged = judging.judge(asked, &past.event, findings, weight);
+            left = left.saturating_sub(judged.cost);
+            excerpt.withheld += judged.withheld;
+            if judged.matches {
+                excerpt.events.push(past.clone());
+            }
+        }
+        excerpt
     }
 
     /// Takes over what another one, which begins within this one, has beyond it.
     fn absorb(&mut self, other: Stretch) {
-        for past in other.events {
-            if past.event.position.offset > self.through {
-                self.bytes += PastEvent::bytes(&past);
-                self.events.push_back(past);
+        for known in other.events {
+            if known.past.event.position.offset > self.through {
+                self.bytes += known.past.weight.bytes();
+                self.events.push_back(known);
             }
         }
         self.through = self.through.max(other.through);
@@ -213,24 +252,22 @@ impl Stretch {
     /// Whether there was one.
     fn drop_first(&mut self) -> bool {
         let Some(first) = self.events.pop_front() else { return false };
-        self.bytes -= PastEvent::bytes(&first);
-        self.after = first.event.position;
+        self.bytes -= first.past.weight.bytes();
+        self.after = first.past.event.position;
         true
     }
 }
 
-impl PastEvent {
-    fn new(event: Arc<Event>, shelf: &Arc<Shelf>) -> Arc<PastEvent> {
+impl Known {
+    fn new(event: Arc<Event>, shelf: &Arc<Shelf>) -> Known {
         // A parsed value takes a multiple of its text.
         let text = event.size + event.previous.as_ref().map_or(0, |previous| previous.to_json().len());
-        let weight = shelf.weigh(512 + 4 * text);
-        Arc::new(PastEvent { event, results: Mutex::default(), weight })
+        let past = Arc::new(PastEvent { event, results: Mutex::default(), weight: shelf.weigh(512 + 4 * text) });
+        Known { past, findings: Findings::default(), weight: shelf.weigh(0) }
     }
+}
 
-    fn bytes(this: &Arc<PastEvent>) -> usize {
-        this.weight.bytes
-    }
-
+impl PastEvent {
     /// The result for a plan and a class; made by the first who asks, unless too much is kept already.
     pub(crate) async fn result<F>(
         &self,
@@ -241,7 +278,7 @@ impl PastEvent {
     where
         F: Future<Output = Option<ProjectedResult>>,
     {
-        let shelf = &self.weight.shelf;
+        let shelf = self.weight.shelf();
         let cell = {
             let mut results = self.results.lock();
             let known = results.iter().find(|shared| Arc::ptr_eq(&shared.plan, plan) && shared.class.as_ref() == class);
@@ -267,65 +304,4 @@ impl PastEvent {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::bus::{MemoryBus, Published};
-    use crate::event::Audience;
-    use crate::value::Value;
-
-    fn event(channel: &str) -> Event {
-        Event {
-            id: Event::new_id(),
-            event_type: "e".into(),
-            channel: channel.into(),
-            audience: Audience::Tenant(None),
-            source: None,
-            published_at: chrono::Utc::now(),
-            data: Value::Object([("n".into(), Value::Int(1))].into_iter().collect()),
-            size: 7,
-            previous: None,
-            position: Position::default(),
-        }
-    }
-
-    proptest! {
-        /// Readers who begin anywhere, and take turns in any order, are given what they missed: once, in order, without a hole.
-        #[test]
-        fn everybody_reads_everything(
-            published in proptest::collection::vec(any::<bool>(), 1..2000),
-            starts in proptest::collection::vec(0u64..2000, 1..8),
-            turns in proptest::collection::vec(any::<prop::sample::Index>(), 0..200),
-        ) {
-            let bus: Arc<dyn EventBus> = Arc::new(MemoryBus::new(10_000));
-            for own in &published {
-                let published = bus.publish(vec![event(if *own { "own" } else { "other" })]);
-                prop_assert!(matches!(published, Published::Now));
-            }
-            let end = bus.position().unwrap();
-            let past = Past::new("own".into(), Shelf::new(bus));
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let mut cursors: Vec<u64> = starts.iter().map(|start| start % (end.offset + 1)).collect();
-            let mut expected: Vec<_> = cursors.iter().map(|from| {
-                let offsets = (from + 1)..=end.offset;
-                offsets.filter(|offset| published[*offset as usize - 1]).collect::<VecDeque<_>>()
-            }).collect();
-            let readers = cursors.len();
-            let all = (0..readers * 40).map(|turn| turn % readers);
-            for reader in turns.iter().map(|turn| turn.index(readers)).chain(all) {
-                let after = Position { offset: cursors[reader], ..end };
-                if after.offset < end.offset {
-                    let excerpt = runtime.block_on(past.read(after)).unwrap();
-                    prop_assert!(excerpt.through > after.offset);
-                    for past in &excerpt.events {
-                        prop_assert_eq!(Some(past.event.position.offset), expected[reader].pop_front());
-                    }
-                    cursors[reader] = excerpt.through;
-                }
-            }
-            prop_assert!(cursors.iter().all(|cursor| *cursor == end.offset));
-            prop_assert!(expected.iter().all(VecDeque::is_empty));
-        }
-    }
-}
+mod tests;

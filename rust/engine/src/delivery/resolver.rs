@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 
 use super::group::{self, Group, Results};
 use super::mailbox::{End, Mailbox};
@@ -352,10 +353,10 @@ impl ResolveClass {
             let slot = &state.slots[(number - state.first) as usize];
             (slot.event.clone(), slot.groups.clone())
         };
-        let mut plans: Vec<Arc<Plan>> = Vec::new();
+        let (mut plans, mut known) = (Vec::new(), FxHashSet::default());
         for group in groups {
             group.each_plan(Some(self), &event, |plan| {
-                if !plans.iter().any(|known| Arc::ptr_eq(known, plan)) {
+                if known.insert(Arc::as_ptr(plan)) {
                     plans.push(plan.clone());
                 }
             });

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::dispatcher::Dispatcher;
 use super::group::Group;
 use super::mailbox::{End, Mailbox};
+use super::past::Reader;
 use super::resolver::{ClassKey, Generation, ResolveClass};
 use super::topics::Channel;
 use crate::accounts::Shares;
@@ -51,6 +52,15 @@ pub(crate) struct Ticket {
     /// Kept until this is dropped.
     pub(crate) channel: Arc<Channel>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+}
+
+impl Ticket {
+    /// Begins to catch up.
+    pub(crate) fn past(&self) -> Reader {
+        let Admission { viewer, condition, .. } = &self.admission;
+        let past = self.channel.past(&self.dispatcher.shelf);
+        past.enter(viewer.tenant_id.as_ref(), condition, || self.admission.questions())
+    }
 }
 
 impl Drop for Ticket {

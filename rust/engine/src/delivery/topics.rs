@@ -3,12 +3,15 @@
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::group::{Group, Results};
-use super::past::{Past, Shelf};
+use super::past::Past;
 use super::resolver::{ClassKey, ResolveClass, Shared};
+use super::shelf::Shelf;
 use crate::bus::{EventBus, Watched};
 use crate::event::{Audience, Event, Offset};
 use crate::graphql::Source;
@@ -17,7 +20,7 @@ use crate::operators::Told;
 
 /// The channels that somebody listens to; the bus watches these.
 pub(crate) struct Channels {
-    by_name: DashMap<Arc<str>, Arc<Channel>>,
+    by_name: DashMap<Arc<str>, Arc<Channel>, RandomState>,
     bus: Arc<dyn EventBus>,
 }
 
@@ -34,7 +37,7 @@ pub(crate) struct ChannelState {
     /// The offset of the last event.
     pub(crate) delivered: Offset,
     /// By tenant.
-    pub(crate) topics: FxHashMap<Option<Arc<str>>, Topic>,
+    pub(crate) topics: HashMap<Option<Arc<str>>, Topic>,
     /// Those who are about to join, and need `delivered` to be kept.
     held: usize,
     /// A declaration on this channel is about every type.
@@ -50,7 +53,7 @@ pub(crate) struct ChannelState {
 pub(crate) struct Topic {
     pub(crate) index: Index<Arc<Group>>,
     /// Each with the number of its users.
-    pub(crate) classes: FxHashMap<Arc<ClassKey>, (Arc<ResolveClass>, usize)>,
+    pub(crate) classes: HashMap<Arc<ClassKey>, (Arc<ResolveClass>, usize)>,
 }
 
 /// Why an event reached nobody on a channel that the index of no tenant knows, in the words of `explain`.
@@ -62,7 +65,7 @@ const NAMED: usize = 3;
 
 impl Channels {
     pub(crate) fn new(bus: Arc<dyn EventBus>) -> Channels {
-        Channels { by_name: DashMap::new(), bus }
+        Channels { by_name: DashMap::default(), bus }
     }
 
     /// The channel of this name, where somebody listens to it.

@@ -4,7 +4,7 @@
 //! Results carry Python names all the way down, so that a variable inside an argument is its coerced value as it is. Ids are text,
 //! enums their names, and of the scalars that stand for text (`DateTime`, `UUID` …) equal ones have one form.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use apollo_compiler::ast::{self, Argument};
 use apollo_compiler::executable::{ExecutableDocument, Field, Operation};
@@ -12,14 +12,15 @@ use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::schema::{ExtendedType, FieldDefinition, InputObjectType, InputValueDefinition, Type};
 use apollo_compiler::{Name, Node};
 
-use super::input::Input;
+use super::input::{Input, LONGEST};
 use super::positions::Positions;
 use super::scalar;
 use super::schema::Schema;
-use crate::error::{GraphQLError, PathStep, code};
+use super::shown;
+use crate::error::{GraphQLError, code};
 use crate::value::{Object, Value};
 
-/// More errors than these are not collected.
+/// Who sent more than these is told no more, and what is left is not looked at.
 const MAX_ERRORS: usize = 50;
 
 /// [CoerceVariableValues](https://spec.graphql.org/October2021/#CoerceVariableValues()): by GraphQL name; a variable that
@@ -52,7 +53,7 @@ pub fn variables(
         for problem in coercion.problems {
             refuse(format!("Variable '${name}' got invalid value {}", problem.describe(name)));
         }
-        if errors.len() >= MAX_ERRORS {
+        if errors.len() > MAX_ERRORS {
             break;
         }
         if let Some(value) = value {
@@ -100,6 +101,9 @@ pub(super) fn arguments(
         for problem in coercion.problems {
             let location = problem.location;
             errors.push((format!("Argument '{name}' got invalid value {}", problem.describe(name)), location));
+        }
+        if errors.len() > MAX_ERRORS {
+            break;
         }
         if let Some(value) = value {
             coerced.insert(schema.python_name(&coordinate).into(), value);
@@ -176,14 +180,30 @@ fn finish(
 struct Problem {
     reason: String,
     value: String,
-    path: Vec<PathStep>,
+    /// Empty at the root.
+    path: String,
     location: Option<SourceSpan>,
+}
+
+/// A step from an argument's value to what stands in it.
+enum Step<'a> {
+    Member(&'a str),
+    Item(usize),
+}
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Member(name) => write!(f, ".{name}"),
+            Step::Item(index) => write!(f, "[{index}]"),
+        }
+    }
 }
 
 struct Coercion<'a> {
     schema: &'a Schema,
     variables: &'a Object,
-    path: Vec<PathStep>,
+    path: Vec<Step<'a>>,
     problems: Vec<Problem>,
 }
 
@@ -193,7 +213,7 @@ impl<'a> Coercion<'a> {
     }
 
     /// The coerced value; `None` where something in it is wrong, which then is among the problems.
-    fn value(&mut self, ty: &Type, input: Input<'_>) -> Option<Value> {
+    fn value(&mut self, ty: &'a Type, input: Input<'_>) -> Option<Value> {
         if let Some(name) = input.variable() {
             // It was coerced to its own type, and validation knows that it fits here but for null.
             return match self.variables.get(name.as_str()) {
@@ -214,6 +234,7 @@ impl<'a> Coercion<'a> {
                     match (found, input.enum_name()) {
                         (Some(found), _) => Some(Value::string(found)),
                         (None, Some(found)) => {
+                            let found = shown::text(found, LONGEST);
                             self.refuse(format!("Value '{found}' does not exist in '{name}' enum."), input)
                         }
                         (None, None) => {
@@ -237,52 +258,51 @@ impl<'a> Coercion<'a> {
         }
     }
 
-    fn list(&mut self, item: &Type, input: Input<'_>) -> Option<Value> {
+    fn list(&mut self, item: &'a Type, input: Input<'_>) -> Option<Value> {
         let Some(items) = input.items() else {
             return Some(Value::List(vec![self.value(item, input)?]));
         };
         let mut coerced = Some(Vec::with_capacity(items.len()));
         for (at, input) in items.into_iter().enumerate() {
-            self.path.push(PathStep::Index(at));
+            self.path.push(Step::Item(at));
             let value = self.value(item, input);
             self.path.pop();
             coerced = coerced.zip(value).map(|(mut list, value)| {
                 list.push(value);
                 list
             });
-            if self.problems.len() > MAX_ERRORS {
+            if self.is_full() {
                 return None;
             }
         }
         coerced.map(Value::List)
     }
 
-    fn object(&mut self, definition: &InputObjectType, input: Input<'_>) -> Option<Value> {
+    fn object(&mut self, definition: &'a InputObjectType, input: Input<'_>) -> Option<Value> {
         let type_name = &definition.name;
-        let Some(members) = input.members() else {
+        let Some(names) = input.names() else {
             return self.refuse(format!("Expected type '{type_name}' to be a mapping."), input);
         };
         let before = self.problems.len();
-        for (name, _) in &members {
-            if !definition.fields.contains_key(*name) {
-                self.refuse(format!("Field '{name}' is not defined by type '{type_name}'."), input);
+        for name in names.filter(|name| !definition.fields.contains_key(*name)) {
+            let name = shown::text(name, LONGEST);
+            self.refuse(format!("Field '{name}' is not defined by type '{type_name}'."), input);
+            if self.is_full() {
+                return None;
             }
         }
         let mut coerced = Object::default();
-        for (name, field) in &definition.fields {
-            let given = members.iter().rev().find(|(member, _)| *member == name.as_str());
-            let given = given.map(|(_, given)| *given).filter(|given| !self.is_missing_input(*given));
-            let coordinate = format!("{type_name}.{name}");
-            let value = match given {
+        for ((name, field), known) in definition.fields.iter().zip(self.schema.input_fields(type_name)) {
+            let value = match input.member(name).filter(|given| !self.is_missing_input(*given)) {
                 Some(given) => {
-                    self.path.push(PathStep::Key(name.as_str().into()));
+                    self.path.push(Step::Member(name));
                     let value = self.value(&field.ty, given);
                     self.path.pop();
                     value
                 }
-                None if field.default_value.is_some() => match self.schema.default(&coordinate) {
+                None if field.default_value.is_some() => match &known.default {
                     Some(default) => Some(default.clone()),
-                    None => self.refuse(format!("the default of {coordinate} needs itself"), input),
+                    None => self.refuse(format!("the default of {type_name}.{name} needs itself"), input),
                 },
                 None if field.ty.is_non_null() => {
                     let ty = &field.ty;
@@ -290,18 +310,24 @@ impl<'a> Coercion<'a> {
                 }
                 None => None,
             };
-            if let Some(value) = value {
-                coerced.insert(self.schema.python_name(&coordinate).into(), value);
-            }
-            if self.problems.len() > MAX_ERRORS {
+            if self.is_full() {
                 return None;
+            }
+            if let Some(value) = value {
+                coerced.insert(known.python_name.clone(), value);
             }
         }
         if definition.directives.has("oneOf") && self.problems.len() == before {
-            if members.len() != 1 || coerced.len() != 1 {
-                self.refuse(format!("Exactly one key must be specified for OneOf type '{type_name}'."), input);
-            } else if coerced.values().any(Value::is_null) {
-                self.refuse(format!("Field '{}' must be non-null.", members[0].0), input);
+            let mut names = input.names()?;
+            match (names.next(), names.next()) {
+                (Some(name), None) if coerced.len() == 1 => {
+                    if coerced.values().any(Value::is_null) {
+                        self.refuse(format!("Field '{name}' must be non-null."), input);
+                    }
+                }
+                _ => {
+                    self.refuse(format!("Exactly one key must be specified for OneOf type '{type_name}'."), input);
+                }
             }
         }
         (self.problems.len() == before).then_some(Value::Object(coerced))
@@ -321,13 +347,14 @@ impl<'a> Coercion<'a> {
     }
 
     fn refuse(&mut self, reason: String, input: Input<'_>) -> Option<Value> {
-        self.problems.push(Problem {
-            reason,
-            value: input.show(),
-            path: self.path.clone(),
-            location: input.location(),
-        });
+        let path = self.path.iter().map(Step::to_string).collect();
+        self.problems.push(Problem { reason, value: input.show(), path, location: input.location() });
         None
+    }
+
+    /// Nothing more is looked at.
+    fn is_full(&self) -> bool {
+        self.problems.len() > MAX_ERRORS
     }
 }
 
@@ -337,18 +364,8 @@ fn expected_non_null(ty: &Type) -> String {
 
 impl Problem {
     fn describe(self, root: &str) -> String {
-        let mut text = self.value;
-        if !self.path.is_empty() {
-            _ = write!(text, " at '{root}");
-            for step in &self.path {
-                _ = match step {
-                    PathStep::Key(key) => write!(text, ".{key}"),
-                    PathStep::Index(index) => write!(text, "[{index}]"),
-                };
-            }
-            text.push('\'');
-        }
-        text + "; " + &self.reason
+        let Problem { reason, value, path, .. } = self;
+        if path.is_empty() { format!("{value}; {reason}") } else { format!("{value} at '{root}{path}'; {reason}") }
     }
 }
 

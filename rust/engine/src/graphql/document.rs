@@ -291,6 +291,9 @@ impl<'a> Usage<'a> {
 
     fn selections(&mut self, set: &'a executable::SelectionSet, is_root: bool) {
         for selection in &set.selections {
+            if self.is_full() {
+                return;
+            }
             self.directives(selection.directives());
             match selection {
                 executable::Selection::Field(field) => {
@@ -332,6 +335,9 @@ impl<'a> Usage<'a> {
     }
 
     fn value(&mut self, value: &'a Node<ast::Value>, place: Place<'a>, is_root: bool) {
+        if self.is_full() {
+            return;
+        }
         // The root's arguments are coerced for every request, others only where they are used.
         if let Some((ty, _)) = place.filter(|_| !is_root)
             && let Some(message) = coerce::custom_literal(self.schema, ty, value)
@@ -354,6 +360,9 @@ impl<'a> Usage<'a> {
                 }
                 let mut names = HashSet::new();
                 for (name, member) in members {
+                    if self.is_full() {
+                        return;
+                    }
                     if !names.insert(name) {
                         let message = format!("There can be only one input field named '{name}'.");
                         self.refuse(message, member.location());
@@ -379,6 +388,11 @@ impl<'a> Usage<'a> {
 
     fn refuse(&mut self, message: impl Into<String>, location: Option<SourceSpan>) {
         self.errors.push((code::VALIDATION_FAILED, message.into(), location));
+    }
+
+    /// Nothing more is looked at.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
     }
 
     fn definition(&self, name: &Name) -> Option<&'a Node<executable::VariableDefinition>> {

@@ -3,8 +3,11 @@
 use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::{Name, Node, ast};
 
-use super::shown::write_python;
+use super::shown;
 use crate::value::{self, Object, Value};
+
+/// A value or a name in a message is cut behind so many bytes.
+pub(super) const LONGEST: usize = 200;
 
 /// What comes in: JSON of a request, or a literal of a document or of the schema.
 #[derive(Clone, Copy)]
@@ -50,15 +53,23 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(super) fn members(self) -> Option<Vec<(&'a str, Input<'a>)>> {
+    /// The names of an object's members.
+    pub(super) fn names(self) -> Option<impl Iterator<Item = &'a str>> {
+        let (json, literal) = match self {
+            Input::Json(value) => (Some(value.as_object()?.keys()), None),
+            Input::Literal(literal) => (None, Some(literal.as_object()?.iter())),
+        };
+        let json = json.into_iter().flatten().map(|name| &**name);
+        Some(json.chain(literal.into_iter().flatten().map(|(name, _)| name.as_str())))
+    }
+
+    /// A member of an object.
+    pub(super) fn member(self, name: &str) -> Option<Input<'a>> {
         match self {
-            Input::Json(value) => {
-                let members = value.as_object()?.iter();
-                Some(members.map(|(name, value)| (&**name, Input::Json(value))).collect())
-            }
+            Input::Json(value) => value.get(name).map(Input::Json),
             Input::Literal(literal) => {
-                let members = literal.as_object()?.iter();
-                Some(members.map(|(name, value)| (name.as_str(), Input::Literal(value))).collect())
+                let mut members = literal.as_object()?.iter().rev();
+                members.find(|(member, _)| *member == name).map(|(_, value)| Input::Literal(value))
             }
         }
     }
@@ -94,18 +105,10 @@ impl<'a> Input<'a> {
 
     /// The value in a message: JSON as Python shows it, a literal as it was written; cut where it is long.
     pub(super) fn show(self) -> String {
-        const LONGEST: usize = 200;
-        let mut text = String::new();
         match self {
-            Input::Json(value) => write_python(value, LONGEST, &mut text),
-            Input::Literal(literal) => text = literal.serialize().no_indent().to_string(),
+            Input::Json(value) => shown::python(value, LONGEST),
+            Input::Literal(literal) => shown::text(literal.serialize().no_indent(), LONGEST),
         }
-        if text.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
-            text.push('…');
-        }
-        text
     }
 }
 

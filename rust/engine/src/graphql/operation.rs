@@ -263,7 +263,7 @@ struct Plans {
 #[derive(Debug)]
 struct Planned {
     guards: Vec<Guard>,
-    plans: Vec<(Box<[bool]>, Weak<Plan>)>,
+    plans: HashMap<Box<[bool]>, Weak<Plan>>,
 }
 
 impl Known {
@@ -311,32 +311,31 @@ impl Plans {
     fn insert(&mut self, key: Box<str>, guards: Vec<Guard>, mask: Box<[bool]>, plan: Arc<Plan>) -> Arc<Plan> {
         if self.weight > PLAN_KEYS.max(self.alive * 2) {
             for planned in self.by_key.values_mut() {
-                planned.plans.retain(|(_, plan)| plan.strong_count() > 0);
+                planned.plans.retain(|_, plan| plan.strong_count() > 0);
             }
             self.by_key.retain(|_, planned| !planned.plans.is_empty());
             self.weight = self.by_key.iter().map(|(key, planned)| planned.weight(key)).sum();
             self.alive = self.weight;
         }
         let length = key.len();
-        let planned = self.by_key.entry(key).or_insert_with(|| Planned { guards, plans: Vec::new() });
+        let planned = self.by_key.entry(key).or_insert_with(|| Planned { guards, plans: HashMap::new() });
         // Another thread may have come first.
         if let Some(plan) = planned.find(&mask) {
             return plan;
         }
         self.weight += length + mask.len() + 64;
-        planned.plans.retain(|(known, _)| *known != mask);
-        planned.plans.push((mask, Arc::downgrade(&plan)));
+        planned.plans.insert(mask, Arc::downgrade(&plan));
         plan
     }
 }
 
 impl Planned {
     fn find(&self, mask: &[bool]) -> Option<Arc<Plan>> {
-        self.plans.iter().find(|(known, _)| **known == *mask)?.1.upgrade()
+        self.plans.get(mask)?.upgrade()
     }
 
     fn weight(&self, key: &str) -> usize {
-        self.plans.iter().map(|(mask, _)| key.len() + mask.len() + 64).sum()
+        self.plans.keys().map(|mask| key.len() + mask.len() + 64).sum()
     }
 }
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use apollo_compiler::executable::{self, ExecutableDocument};
 use apollo_compiler::schema::{ExtendedType, ObjectType, Type};
 use apollo_compiler::{Name, Node};
+use foldhash::HashSet;
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::coerce;
 use super::plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
@@ -45,10 +47,11 @@ impl Plan {
             budget: BUDGET,
             done: FxHashMap::default(),
             masked: BTreeSet::new(),
+            hashing: RandomState::default(),
         };
         let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
         let mut groups = Groups::default();
-        planner.collect(object, &operation.selection_set, &mut FxHashSet::default(), &mut groups)?;
+        planner.collect(object, &operation.selection_set, &mut HashSet::default(), &mut groups)?;
         let (_, nodes) = groups.pop().ok_or_else(|| {
             let message = "The subscription selects nothing: its root field is skipped.";
             Rejection::request(code::VALIDATION_FAILED, message)
@@ -66,7 +69,8 @@ impl Plan {
 /// Why the viewer of this moment may not have what a guard stands before, if so; what that is comes first, in words.
 pub(super) type Refuse<'a> = &'a dyn Fn(&str, &Guard) -> Option<Refusal>;
 
-type Groups<'a> = IndexMap<&'a str, Vec<&'a Node<executable::Field>>, FxBuildHasher>;
+/// By response key.
+type Groups<'a> = IndexMap<&'a str, Vec<&'a Node<executable::Field>>, RandomState>;
 
 /// [Spec](https://spec.graphql.org/October2021/#CollectFields()) and everything that is known before a value comes.
 struct Planner<'a> {
@@ -81,6 +85,7 @@ struct Planner<'a> {
     /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
     done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
     masked: BTreeSet<Box<str>>,
+    hashing: RandomState,
 }
 
 impl<'a> Planner<'a> {
@@ -93,7 +98,8 @@ impl<'a> Planner<'a> {
         if let Some(done) = self.done.get(&key) {
             return Ok(Arc::clone(done));
         }
-        let (mut groups, mut visited) = (Groups::default(), FxHashSet::default());
+        let mut groups = Groups::with_hasher(self.hashing.clone());
+        let mut visited = HashSet::with_hasher(self.hashing.clone());
         for node in nodes {
             self.collect(object, &node.selection_set, &mut visited, &mut groups)?;
         }
@@ -108,7 +114,7 @@ impl<'a> Planner<'a> {
         &mut self,
         object: &ObjectType,
         set: &'a executable::SelectionSet,
-        visited: &mut FxHashSet<&'a str>,
+        visited: &mut HashSet<&'a str>,
         groups: &mut Groups<'a>,
     ) -> Result<(), Rejection> {
         for selection in &set.selections {

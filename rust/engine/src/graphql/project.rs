@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::plan::{Leaf, Plan, PlannedField, PlannedType, Selection, Shape};
-use super::shown::{python_float, write_python};
+use super::shown::{self, python_float};
 use crate::error::{GraphQLError, PathStep, code};
 use crate::value::{Decimal, MAX_DIGITS, Value, write_float, write_string};
 
@@ -357,12 +357,12 @@ const SHOWN: usize = 60;
 
 /// A value for a message, as Python prints it, but never much of it.
 fn inspect(value: &Value) -> String {
-    let mut out = String::new();
-    match value {
-        Value::Float(number) => out = python_float(*number),
-        _ => write_python(value, SHOWN, &mut out),
-    }
-    shorten(&out).into_owned()
+    let shown = match value {
+        Value::Float(number) => python_float(*number),
+        // A letter takes at most four bytes.
+        _ => shown::python(value, 4 * (SHOWN + 1)),
+    };
+    shorten(&shown).into_owned()
 }
 
 fn shorten(text: &str) -> Cow<'_, str> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -76,6 +77,7 @@ impl ReadType {
 /// Merges planned types by slot, all the way down, and each set of selections once.
 #[derive(Default)]
 struct Merge {
+    hashing: RandomState,
     done: FxHashMap<(Box<str>, Vec<*const Selection>), Arc<ReadObject>>,
 }
 
@@ -116,7 +118,7 @@ impl Merge {
         if let Some(done) = self.done.get(&key) {
             return Arc::clone(done);
         }
-        let mut slots = IndexMap::<_, Vec<&PlannedField>, FxBuildHasher>::default();
+        let mut slots = IndexMap::<_, Vec<&PlannedField>, _>::with_hasher(self.hashing.clone());
         for field in parts.iter().flat_map(|part| &part.fields) {
             // Typenames are known, and what is masked is not even read.
             if !matches!(field.ty.shape, Shape::Typename(_) | Shape::Masked) {

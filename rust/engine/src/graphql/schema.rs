@@ -53,8 +53,19 @@ pub struct Schema {
     python_names: HashMap<String, String>,
     /// By coordinate: `Type.field` and `Type`.
     pub(super) guards: HashMap<String, Guard>,
+    /// Of arguments, by coordinate.
     defaults: FxHashMap<String, Value>,
+    /// Of every input object, in the order of its definition.
+    inputs: FxHashMap<Name, Box<[InputField]>>,
     pub(super) root: Name,
+}
+
+/// What coercing an input object asks of each of its fields, looked up once for all values.
+#[derive(Debug)]
+pub(super) struct InputField {
+    pub(super) python_name: Box<str>,
+    /// Coerced.
+    pub(super) default: Option<Value>,
 }
 
 impl Schema {
@@ -72,8 +83,10 @@ impl Schema {
             python_names: input.python_names,
             guards: HashMap::new(),
             defaults: FxHashMap::default(),
+            inputs: FxHashMap::default(),
             root,
         };
+        schema.fill_inputs();
         schema.fill_defaults()?;
         schema.check_one_of()?;
         schema.fill_guards(&input.requires, &restricted)?;
@@ -153,9 +166,14 @@ impl Schema {
         &self.implementers
     }
 
-    /// The coerced default of an argument or an input field, by coordinate.
+    /// The coerced default of an argument, by coordinate.
     pub(crate) fn default(&self, coordinate: &str) -> Option<&Value> {
         self.defaults.get(coordinate)
+    }
+
+    /// The fields of an input object, in the order of its definition.
+    pub(super) fn input_fields(&self, name: &Name) -> &[InputField] {
+        self.inputs.get(name).map_or(&[], |fields| fields)
     }
 
     /// What a caller of the functions has to know: type references by Python name of each field's arguments (`fields`, in the order of the
@@ -212,15 +230,27 @@ impl Schema {
         self.graphql.get_object(&self.root).into_iter().flat_map(|object| object.fields.keys())
     }
 
+    fn fill_inputs(&mut self) {
+        for input in self.graphql.types.values().filter_map(ExtendedType::as_input_object) {
+            let field = |field: &Name| {
+                let python_name = self.python_name(&format!("{}.{field}", input.name)).into();
+                InputField { python_name, default: None }
+            };
+            let fields = input.fields.keys().map(field).collect();
+            self.inputs.insert(input.name.clone(), fields);
+        }
+    }
+
     /// Coerces every default of the schema once. One may need another (an input object's field); one that needs itself is
     /// found by nothing being left that can be coerced.
     fn fill_defaults(&mut self) -> Result<(), SchemaError> {
         let graphql = self.graphql.clone();
-        let mut pending: Vec<(String, &InputValueDefinition)> = Vec::new();
+        let mut pending: Vec<(String, usize, &InputValueDefinition)> = Vec::new();
         for (type_name, definition) in graphql.types.iter().filter(|(_, definition)| !definition.is_built_in()) {
             let fields = match definition {
                 ExtendedType::InputObject(input) => {
-                    pending.extend(input.fields.values().map(|field| (type_name.to_string(), &***field)));
+                    let fields = input.fields.values().enumerate();
+                    pending.extend(fields.map(|(at, field)| (type_name.to_string(), at, &***field)));
                     continue;
                 }
                 ExtendedType::Object(object) => &object.fields,
@@ -229,17 +259,21 @@ impl Schema {
             };
             for field in fields.values() {
                 let owner = format!("{type_name}.{}", field.name);
-                pending.extend(field.arguments.iter().map(|argument| (owner.clone(), &**argument)));
+                let arguments = field.arguments.iter().enumerate();
+                pending.extend(arguments.map(|(at, argument)| (owner.clone(), at, &**argument)));
             }
         }
-        pending.retain(|(_, definition)| definition.default_value.is_some());
+        pending.retain(|(.., definition)| definition.default_value.is_some());
         while !pending.is_empty() {
             let before = pending.len();
             let mut problem = None;
-            pending.retain(|(owner, definition)| {
+            pending.retain(|(owner, at, definition)| {
                 let coordinate = format!("{owner}.{}", definition.name);
                 match coerce::default(self, definition) {
-                    Ok(value) => _ = self.defaults.insert(coordinate, value),
+                    Ok(value) => match self.inputs.get_mut(owner.as_str()) {
+                        Some(fields) => fields[*at].default = Some(value),
+                        None => _ = self.defaults.insert(coordinate, value),
+                    },
                     Err(reason) => {
                         problem.get_or_insert(format!("the default of {coordinate} does not fit its type: {reason}"));
                         return true;

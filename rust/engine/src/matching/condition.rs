@@ -144,7 +144,7 @@ impl Condition {
     }
 
     /// The declaration that it stems from.
-    pub(super) fn field(&self) -> usize {
+    pub(crate) fn field(&self) -> usize {
         self.0.asked.field
     }
 
@@ -170,6 +170,11 @@ impl Condition {
     /// The places that must equal something, and what; they make its keys.
     pub(super) fn keys(&self) -> &[(Place, Set)] {
         &self.0.keys
+    }
+
+    /// About how many bytes it takes in an index.
+    pub(crate) fn size(&self) -> usize {
+        512 + 64 * self.0.keys.iter().map(|(_, set)| set.len()).product::<usize>()
     }
 
     /// The services that an event may come from.

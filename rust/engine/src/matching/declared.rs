@@ -1,7 +1,7 @@
 //! Which events the declarations of a schema name: their channels, and the types on each. It stands beside the index, not on an event's
 //! way: whoever is not found here can never be heard of, whoever subscribes.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use foldhash::{HashMap, HashSet};
 
 use super::channel::ChannelTemplate;
 
@@ -9,7 +9,7 @@ use super::channel::ChannelTemplate;
 #[derive(Debug, Default)]
 pub struct Declared {
     /// Without placeholders, by name.
-    names: FxHashMap<Box<str>, DeclaredChannel>,
+    names: HashMap<Box<str>, DeclaredChannel>,
     /// With placeholders.
     templates: Vec<DeclaredChannel>,
 }
@@ -21,7 +21,7 @@ pub struct DeclaredChannel {
     pub text: Box<str>,
     template: ChannelTemplate,
     /// What the declarations are about; `None` is any type.
-    types: Option<FxHashSet<Box<str>>>,
+    types: Option<HashSet<Box<str>>>,
 }
 
 /// Whether declarations name an event.
@@ -42,7 +42,7 @@ impl Declared {
     ) -> Declared {
         let mut declared = Declared::default();
         for (text, template, types) in declarations {
-            let types = types.map(|types| types.iter().map(|name| name.as_str().into()).collect::<FxHashSet<_>>());
+            let types = types.map(|types| types.iter().map(|name| name.as_str().into()).collect::<HashSet<_>>());
             let known = if text.contains('{') {
                 declared.templates.iter_mut().find(|known| *known.text == *text)
             } else {

@@ -40,6 +40,15 @@ impl std::ops::AddAssign for Withheld {
 }
 
 impl Withheld {
+    /// What one condition's verdict withholds.
+    pub(crate) fn of(verdict: Verdict) -> Withheld {
+        Withheld {
+            sources: u64::from(verdict == Verdict::Sources),
+            rows: u64::from(verdict == Verdict::Rows),
+            ..Withheld::default()
+        }
+    }
+
     fn note(&mut self, field: usize, note: IllTyped) {
         let is_known = |(known, other): &(usize, IllTyped)| *known == field && other.path == note.path;
         if !self.ill_typed.iter().any(is_known) {

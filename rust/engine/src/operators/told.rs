@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use chrono::Timelike;
+use foldhash::HashSet;
 use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
 
 use super::audit::Audit;
 use super::metrics::Metrics;
@@ -33,7 +33,7 @@ pub struct Told {
     /// The names of the declarations' fields, in their order.
     fields: Box<[Arc<str>]>,
     /// Hashes of what was told, by kind: names may be long.
-    known: [Mutex<FxHashSet<u64>>; 5],
+    known: [Mutex<HashSet<u64>>; 5],
     hashing: RandomState,
     /// Whether somebody reads why events reach nobody.
     followed: Arc<AtomicBool>,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use foldhash::HashSet;
 
 use super::Decision;
 
@@ -19,7 +19,7 @@ pub enum Sources {
 }
 
 /// What a field declares and a viewer is limited to, together; `None`: nothing is left, and the subscribe is refused.
-pub fn intersect(declared: Option<&[String]>, viewer: Option<&FxHashSet<Box<str>>>) -> Option<Sources> {
+pub fn intersect(declared: Option<&[String]>, viewer: Option<&HashSet<Box<str>>>) -> Option<Sources> {
     let mut both: Vec<Box<str>> = match (declared, viewer) {
         (None, None) => return Some(Sources::Any),
         (Some(declared), None) => declared.iter().map(|source| source.as_str().into()).collect(),
@@ -58,7 +58,7 @@ impl fmt::Display for Sources {
 mod tests {
     use super::*;
 
-    fn set(names: &[&str]) -> FxHashSet<Box<str>> {
+    fn set(names: &[&str]) -> HashSet<Box<str>> {
         names.iter().map(|name| Box::from(*name)).collect()
     }
 

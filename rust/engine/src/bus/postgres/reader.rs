@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use crate::event::Offset;
@@ -19,7 +19,7 @@ pub(super) struct Reader {
     /// The last position that was told while the bus had not said yet where it stands.
     early: Offset,
     /// Each with the offset behind which events are new there; `None` until the bus is connected.
-    watched: FxHashMap<Arc<str>, Option<Offset>>,
+    watched: HashMap<Arc<str>, Option<Offset>>,
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Known {
     /// The bus's end.
     end: Offset,
     /// The channels in which something happened beyond what is being read; `None`: perhaps all.
-    touched: Option<FxHashSet<Arc<str>>>,
+    touched: Option<HashSet<Arc<str>>>,
     /// What is being read.
     reading: Option<Read>,
     /// Since when the cursor has been behind.
@@ -73,13 +73,13 @@ impl Reader {
             // An end that is behind what was read is another bus's, whatever it calls itself.
             Some(known) if known.epoch == epoch && known.cursor <= last => {
                 known.end = last;
-                known.touched = (known.cursor == last).then(FxHashSet::default);
+                known.touched = (known.cursor == last).then(HashSet::default);
                 known.reading = None;
                 known.behind = (known.cursor < last).then_some(now);
                 true
             }
             known => {
-                let touched = Some(FxHashSet::default());
+                let touched = Some(HashSet::default());
                 *known = Some(Known { epoch, cursor: last, end: last, touched, reading: None, behind: None });
                 false
             }
@@ -155,7 +155,7 @@ impl Reader {
         if known.cursor == known.end {
             return None;
         }
-        let touched = known.touched.replace(FxHashSet::default());
+        let touched = known.touched.replace(HashSet::default());
         let is_new = |channel: &Arc<str>| {
             self.watched.get(channel).is_some_and(|since| since.is_some_and(|since| since < known.end))
         };

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use foldhash::{HashMap, HashSet};
 use tokio::sync::watch;
 
 use crate::event::{Offset, Position};
@@ -22,9 +22,9 @@ pub(super) struct Cursors {
     witness: Witness,
     /// Up to here nothing is missing in those channels that are live.
     floor: Offset,
-    channels: FxHashMap<Arc<str>, Channel>,
+    channels: HashMap<Arc<str>, Channel>,
     /// Those that may have to be subscribed or unsubscribed.
-    changed: FxHashSet<Arc<str>>,
+    changed: HashSet<Arc<str>>,
     /// Subscribed ones that have no cursor, and go live with the next pulse.
     fresh: Vec<Arc<str>>,
     /// Subscribed ones whose cursor is from before: what came since has to be read.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 
+use foldhash::HashMap;
 use redis::{ErrorKind, RedisError};
-use rustc_hash::FxHashMap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -169,7 +169,7 @@ impl Call {
 
     fn new<'a>(shared: &Shared, known: Position, lines: impl Iterator<Item = &'a Line> + Clone) -> Call {
         let settings = &shared.settings;
-        let mut numbers: FxHashMap<&str, usize> = FxHashMap::default();
+        let mut numbers: HashMap<&str, usize> = HashMap::default();
         let mut names = Vec::new();
         for line in lines.clone() {
             numbers.entry(&line.channel).or_insert_with(|| {

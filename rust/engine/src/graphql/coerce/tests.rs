@@ -434,3 +434,55 @@ fn errors_are_counted_and_cut() {
     let found = coerce("subscription($v: Int) { f(int: $v) }", &format!("{{\"v\": [\"{long}\"]}}")).expect_err("wrong");
     assert!(found.len() < 600, "{}", found.len());
 }
+
+/// The allocations of coercing the variable `$v` of a type, how many bytes they took, and whether it was refused.
+fn spent(ty: &str, argument: &str, json: &str) -> (u64, u64, bool) {
+    let schema = schema(SDL);
+    let query = format!("subscription($v: {ty}) {{ f({argument}: $v) }}");
+    let document = Document::parse(&schema, &limits(), &query, None).expect("valid").executable;
+    let operation = document.operations.get(None).expect("one operation");
+    let given = Value::Object([("v".into(), Value::parse(json.as_bytes()).expect("JSON"))].into_iter().collect());
+    let mut is_refused = false;
+    let spent = allocation_counter::measure(|| {
+        is_refused = super::variables(&schema, operation, &document, &given).is_err();
+    });
+    (spent.count_total, spent.bytes_total, is_refused)
+}
+
+/// Whoever sends nonsense is told of some of it, and no more is looked at, shown or kept.
+#[test]
+fn refusing_costs_no_more_than_what_is_told() {
+    let many = |one: &dyn Fn(usize) -> String| (0..20_000).map(one).collect::<Vec<_>>().join(",");
+    let long = "x".repeat(200_000);
+    let digits = "9".repeat(200_000);
+    let unknown = many(&|at| format!("\"unknown{at}\":0"));
+    for (ty, argument, json) in [
+        ("Point", "point", format!("{{{unknown}}}")),
+        ("Point", "point", format!("{{\"xCoord\":{{{unknown}}}}}")),
+        ("[Point!]", "points", format!("[{}]", many(&|_| "{\"z\":0}".into()))),
+        ("[Point!]", "points", format!("[{}]", many(&|_| "{}".into()))),
+        ("[Int]", "ints", format!("[{}]", many(&|_| "\"x\"".into()))),
+        ("[ID!]", "ids", format!("[{}]", many(&|_| "null".into()))),
+        ("One", "one", format!("{{{unknown}}}")),
+        ("Point", "point", format!("{{\"{long}\":0}}")),
+        ("Color", "color", format!("\"{long}\"")),
+        ("[Int]", "ints", format!("[\"{}\"]", vec![long.as_str(); 60].join("\",\""))),
+        ("Point", "point", format!("{{\"a\":{digits},{}}}", many(&|at| format!("\"b{at}\":0")))),
+    ] {
+        let (count, bytes, is_refused) = spent(ty, argument, &json);
+        let beginning = &json[..30];
+        assert!(is_refused, "{ty} {beginning}");
+        // A list has room for all of its items at once.
+        assert!(count < 1_500 && bytes < 2_000_000, "{ty} {beginning}: {count} allocations, {bytes} bytes");
+    }
+}
+
+/// Names and defaults of an input object are looked up for its type, not for each value.
+#[test]
+fn an_element_costs_what_is_made_of_it() {
+    let elements = |count| format!("[{}]", vec!["{\"xCoord\":1}"; count].join(","));
+    let [few, many] = [1_000, 11_000].map(|count| spent("[Point!]", "points", &elements(count)));
+    assert!(!few.2 && !many.2);
+    // The object, five names, and what two defaults hold.
+    assert!((many.0 - few.0) / 10_000 <= 13, "{}", (many.0 - few.0) / 10_000);
+}

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
-use rustc_hash::FxHashMap;
 
 use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
 use crate::delivery::{Notify, Outbox, Subscription};
@@ -51,7 +51,7 @@ struct State {
     registered: Option<Registered>,
     /// When the viewer's authority ends.
     expires: Option<Instant>,
-    operations: FxHashMap<Arc<str>, Arc<Subscription>>,
+    operations: HashMap<Arc<str>, Arc<Subscription>>,
     /// What goes out before any result: acks, pongs, refusals, the close.
     control: VecDeque<Outgoing>,
     control_bytes: usize,
@@ -102,7 +102,7 @@ impl Connection {
                 authorisation: None,
                 registered: None,
                 expires: None,
-                operations: FxHashMap::default(),
+                operations: HashMap::default(),
                 control: VecDeque::new(),
                 control_bytes: 0,
                 alarm: None,

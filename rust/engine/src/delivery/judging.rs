@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use super::shelf::{Shelf, Weight};
 use crate::admission::{Questions, is_routed};
 use crate::event::Event;
-use crate::matching::{Condition, Index, Verdict, Withheld};
+use crate::matching::{Condition, Index, Verdict};
 
 /// Fewer readers than these judge for themselves.
 const LEAST: usize = 8;
@@ -93,10 +93,8 @@ struct Finding {
 }
 
 /// What becomes of an event for one reader.
-#[derive(Default)]
 pub(super) struct Judged {
-    pub(super) matches: bool,
-    pub(super) withheld: Withheld,
+    pub(super) verdict: Verdict,
     /// What it took to know that: one, where it was known.
     pub(super) cost: usize,
 }
@@ -205,8 +203,7 @@ impl Judging {
             Some((seat, (finding, cost))) => (seat.verdict(finding), cost),
             None => (asked.judge(event), JUDGED),
         };
-        let withheld = Withheld::of(verdict);
-        Judged { matches: verdict == Verdict::Match, withheld, cost }
+        Judged { verdict, cost }
     }
 }
 

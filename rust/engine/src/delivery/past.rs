@@ -19,7 +19,7 @@ use crate::admission::Questions;
 use crate::bus::{BusError, Page};
 use crate::event::{Event, Offset, Position};
 use crate::graphql::Plan;
-use crate::matching::{Condition, Withheld};
+use crate::matching::{Condition, Verdict, Withheld};
 
 /// Events that are read of the bus at once.
 const FETCH: usize = 256;
@@ -230,8 +230,8 @@ impl Stretch {
             last = past.event.position.offset;
             let judged = judging.judge(asked, &past.event, findings, weight);
             left = left.saturating_sub(judged.cost);
-            excerpt.withheld += judged.withheld;
-            if judged.matches {
+            excerpt.withheld.count(judged.verdict);
+            if judged.verdict == Verdict::Match {
                 excerpt.events.push(past.clone());
             }
         }

@@ -40,13 +40,10 @@ impl std::ops::AddAssign for Withheld {
 }
 
 impl Withheld {
-    /// What one condition's verdict withholds.
-    pub(crate) fn of(verdict: Verdict) -> Withheld {
-        Withheld {
-            sources: u64::from(verdict == Verdict::Sources),
-            rows: u64::from(verdict == Verdict::Rows),
-            ..Withheld::default()
-        }
+    /// What one condition's verdict withholds comes in addition.
+    pub(crate) fn count(&mut self, verdict: Verdict) {
+        self.sources += u64::from(verdict == Verdict::Sources);
+        self.rows += u64::from(verdict == Verdict::Rows);
     }
 
     fn note(&mut self, field: usize, note: IllTyped) {

@@ -156,9 +156,9 @@ fn readers_share_the_judging() {
         for (number, reader) in readers.iter().enumerate() {
             judging.seat(reader, &shelf);
             let judged = judging.judge(reader, &event, &mut findings, &mut weight);
-            assert_eq!(judged.matches, number as i64 == n * 7);
+            assert_eq!(judged.verdict == Verdict::Match, number as i64 == n * 7);
             cost += judged.cost;
-            found += usize::from(judged.matches);
+            found += usize::from(judged.verdict == Verdict::Match);
         }
         assert!((1..500).contains(&weight.bytes()), "{}", weight.bytes());
     }

@@ -19,7 +19,7 @@ Truth = bool | None
 
 @dataclass
 class Side:
-    """What is compared: `null`, `ill` (typed), an `id` (text), an `enum` (name), an `instant`, a `decimal`, a `list`, or `json`."""
+    """What is compared: `null`, `ill` (typed), an `id`, `enum`, `instant` or `decimal`, a `list` or `json`."""
 
     kind: str
     value: Any = None

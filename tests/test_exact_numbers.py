@@ -237,11 +237,11 @@ async def test_an_argument_of_the_document_is_compared_by_its_value(bus):
 
 
 async def test_a_claim_is_compared_by_its_value(bus):
-    events = [as_text(text) for text in (NEIGHBOUR, AMOUNT, AMOUNT + "0", "1")]
+    events = [as_text(text) for text in (NEIGHBOUR, AMOUNT, AMOUNT + "0", f'"{AMOUNT}"', f'"{NEIGHBOUR}"', "1")]
     context = SecurityContext(user_id=1, claims={"limit": Decimal(AMOUNT)})
     async with SubscriptionManager(SCHEMA, bus.config()) as manager:
         got = await reached(manager, "subscription { allowed { body } }", *events, context=context)
-        assert got == [Decimal(AMOUNT)] * 2
+        assert got == [Decimal(AMOUNT), Decimal(AMOUNT), AMOUNT]
 
 
 async def test_the_old_image_is_exact_too(bus):

@@ -46,8 +46,8 @@ LITERALS: list[Any] = [
 ARGUMENTS = {
     "some_id": ("ID", "id"), "ids": ("[ID]", "id"), "key": ("UUID", "id"), "at": ("DateTime", "instant"),
     "ats": ("[DateTime]", "instant"), "n": ("Int", "json"), "x": ("Float", "json"), "s": ("String", "json"),
-    "b": ("Boolean", "json"), "e": ("Status", "enum"), "d": ("Decimal", "decimal"), "j": ("JSON", "json"), "texts": ("[String]", "json"),
-    "f": ("Filter", "json"),
+    "b": ("Boolean", "json"), "e": ("Status", "enum"), "d": ("Decimal", "decimal"), "j": ("JSON", "json"),
+    "texts": ("[String]", "json"), "f": ("Filter", "json"),
 }  # fmt: skip
 FILTER = {"some_id": ("ID", "id"), "some_at": ("DateTime", "instant"), "n": ("Int", "json")}
 TEXTS = [one for one in ATOMS if isinstance(one, str)]

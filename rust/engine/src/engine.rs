@@ -24,6 +24,7 @@ use crate::graphql::{Kind, Operation, Request};
 use crate::operators::{Ended, audit};
 use crate::parts::{Parts, PublishError};
 use crate::security::tenant;
+use crate::timers::Timers;
 use crate::value::Value;
 use crate::viewer::Viewer;
 
@@ -102,10 +103,15 @@ pub enum Started {
 
 impl Engine {
     /// Makes an engine that is not running yet.
-    pub(crate) fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Engine> {
+    pub(crate) fn new(
+        parts: Parts,
+        resolver: Arc<dyn Resolver>,
+        timers: Arc<Timers>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Engine> {
         let (limits, metrics) = (parts.limits.clone(), parts.metrics.clone());
         let limits_events = limits.limit_events() || parts.gate.documents.limit_events();
-        let dispatcher = Dispatcher::new(parts.bus.clone(), resolver, limits, limits_events, metrics, runtime);
+        let dispatcher = Dispatcher::new(parts.bus.clone(), resolver, limits, limits_events, metrics, timers, runtime);
         Arc::new(Engine { parts, dispatcher, told: Mutex::default(), phase: Mutex::new(Phase::Starting) })
     }
 
@@ -229,7 +235,8 @@ impl Engine {
             return Ok(Started::Live(subscription));
         }
         let (channel, watched) = self.dispatcher.channels.hold(&admission.operation.channel);
-        let ticket = Ticket { admission, channel, dispatcher: self.dispatcher.clone() };
+        let (dispatcher, accounts) = (self.dispatcher.clone(), start.seat.accounts.clone());
+        let ticket = Ticket { admission, channel, dispatcher, accounts };
         if let (Watched::Now(since), None) = (&watched, from) {
             subscription.join(&ticket, *since, None);
             return Ok(Started::Live(subscription));

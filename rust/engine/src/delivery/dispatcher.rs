@@ -6,11 +6,13 @@ use std::sync::atomic::AtomicU64;
 use super::past::Shelf;
 use super::resolver::{Resolver, Shared};
 use super::topics::{Channel, Channels};
+use super::turns::Turns;
 use crate::bus::EventBus;
 use crate::error::Module;
 use crate::event::Event;
 use crate::limits::Limits;
 use crate::operators::Metrics;
+use crate::timers::Timers;
 
 /// Brings events to those who hear of them.
 pub(crate) struct Dispatcher {
@@ -30,10 +32,12 @@ impl Dispatcher {
         limits: Limits,
         limits_events: bool,
         metrics: Arc<Metrics>,
+        timers: Arc<Timers>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Dispatcher> {
         let (calls, abandon_keys) = (Arc::default(), AtomicU64::default());
-        let shared = Shared { resolver, limits, limits_events, metrics, calls, abandon_keys };
+        let turns = Turns::new(&limits);
+        let shared = Shared { resolver, limits, limits_events, metrics, calls, turns, timers, abandon_keys };
         let (channels, shelf) = (Channels::new(bus.clone()), Shelf::new(bus.clone()));
         Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, bus, runtime })
     }

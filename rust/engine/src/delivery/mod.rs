@@ -15,6 +15,7 @@ mod past;
 mod resolver;
 mod subscription;
 mod topics;
+mod turns;
 
 pub(crate) use catch_up::Arriving;
 pub use catch_up::Settled;
@@ -23,3 +24,4 @@ pub use mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
 pub use resolver::{Call, ClassKey, Generation, Outcome, Resolver, Watcher};
 pub use subscription::Subscription;
 pub(crate) use subscription::Ticket;
+pub use turns::Turn;

@@ -145,6 +145,7 @@ class Runner:
         self._add(call.key, future)
 
         def done() -> None:
+            call.release()
             timer.cancel()
             self._remove(call.key, future)
 

@@ -26,9 +26,9 @@ ENGINE = {
     "accounts": "clock tasks limits viewer",
     "bus": "value event accounts",
     "operators": "clock value error event viewer predicate matching accounts bus",
-    "delivery": "clock tasks limits value error event viewer matching graphql admission accounts bus operators",
+    "delivery": "clock tasks timers limits value error event viewer matching graphql admission accounts bus operators",
     "parts": "clock limits event security matching graphql admission accounts bus operators",
-    "engine": "value error event viewer security graphql admission accounts bus operators delivery parts",
+    "engine": "timers value error event viewer security graphql admission accounts bus operators delivery parts",
     "sessions": (
         "clock tasks timers limits value error event viewer graphql accounts bus operators delivery parts engine"
     ),

@@ -259,6 +259,9 @@ class Call:
     def key(self) -> int:
         """By which it is abandoned, with others."""
 
+    def release(self) -> None:
+        """Its thread is free again: somebody else has a turn. Other calls give their turn back with their outcome."""
+
     @property
     def field_name(self) -> str:
         """The subscription field's GraphQL name."""

@@ -15,7 +15,8 @@ use crate::accounts::{EventRate, Reached, Seat};
 use crate::admission::Admitted;
 use crate::bus::{Published, Watched};
 use crate::delivery::{
-    Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Subscription, Ticket, Watcher,
+    Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Shared, Subscription, Ticket,
+    Watcher,
 };
 use crate::error::{Module, Rejection, code};
 use crate::event::{Event, Position};
@@ -23,6 +24,7 @@ use crate::graphql::{Kind, Operation, Request};
 use crate::operators::{Ended, audit};
 use crate::parts::{Parts, PublishError};
 use crate::security::tenant;
+use crate::timers::Timers;
 use crate::value::Value;
 use crate::viewer::Viewer;
 
@@ -99,11 +101,16 @@ pub enum Started {
 
 impl Engine {
     /// Makes an engine that is not running yet.
-    pub(crate) fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Engine> {
+    pub(crate) fn new(
+        parts: Parts,
+        resolver: Arc<dyn Resolver>,
+        timers: Arc<Timers>,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Engine> {
         let (limits, metrics) = (parts.limits.clone(), parts.metrics.clone());
         let limits_events = limits.limit_events() || parts.gate.documents.limit_events();
-        let (bus, told) = (parts.bus.clone(), parts.told.clone());
-        let dispatcher = Dispatcher::new(bus, resolver, limits, limits_events, metrics, told, runtime);
+        let shared = Shared::new(resolver, limits, limits_events, metrics, parts.told.clone(), timers);
+        let dispatcher = Dispatcher::new(parts.bus.clone(), shared, runtime);
         Arc::new(Engine { parts, dispatcher, phase: Mutex::new(Phase::Starting) })
     }
 
@@ -237,7 +244,8 @@ impl Engine {
             return Ok(Started::Live(subscription));
         }
         let (channel, watched) = self.dispatcher.channels.hold(&admission.operation.channel);
-        let ticket = Ticket { admission, channel, dispatcher: self.dispatcher.clone() };
+        let (dispatcher, accounts) = (self.dispatcher.clone(), start.seat.accounts.clone());
+        let ticket = Ticket { admission, channel, dispatcher, accounts };
         if let (Watched::Now(since), None) = (&watched, from) {
             subscription.join(&ticket, *since, None);
             return Ok(Started::Live(subscription));

@@ -54,6 +54,7 @@ pub struct Limits {
     pub overflow: Overflow,
     pub max_result_bytes: usize,
     pub resolver_concurrency: usize,
+    pub max_calls: usize,
     pub resolver_threads: usize,
     #[serde(deserialize_with = "seconds")]
     pub drain_timeout: Duration,

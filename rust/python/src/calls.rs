@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
+use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Turn, Watcher};
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::graphql::{Field, Reads};
+use fraiseql_subs_engine::graphql::{Field, Kind, Reads};
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -99,11 +99,14 @@ pub(crate) struct Call {
     functions: Arc<Functions>,
     reading: Mutex<Option<Reading>>,
     key: u64,
+    /// Its place among the calls that run.
+    turn: Mutex<Option<Turn>>,
 }
 
 impl Call {
-    fn new(call: EngineCall, functions: Arc<Functions>) -> Call {
+    fn new(mut call: EngineCall, functions: Arc<Functions>) -> Call {
         Call {
+            turn: Mutex::new(call.turn.take()),
             key: call.abandon_key,
             field: call.field.clone(),
             event: call.event.clone(),
@@ -121,6 +124,10 @@ impl Call {
         if let Some(call) = call {
             call.finish(outcome.map_err(Arc::new));
         }
+        // A thread may go on for longer than it is waited for.
+        if self.field.declaration.kind != Kind::Sync {
+            self.release();
+        }
     }
 
     fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
@@ -130,6 +137,12 @@ impl Call {
 
 #[pymethods]
 impl Call {
+    /// Its thread is free again.
+    fn release(&self) {
+        let turn = self.turn.lock().take();
+        drop(turn);
+    }
+
     /// The function's position among the declarations.
     #[getter]
     fn function(&self) -> usize {

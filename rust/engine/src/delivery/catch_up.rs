@@ -15,14 +15,16 @@ use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
 use super::past::Reader;
-use super::resolver::{Call, ClassKey};
+use super::resolver::{Call, ClassKey, Shared, too_late};
 use super::subscription::{Subscription, Ticket};
+use super::turns::Turn;
+use crate::accounts::Accounts;
 use crate::admission::Admission;
 use crate::bus::{BoxFuture, BusError, Watched};
 use crate::clock::within;
-use crate::error::{Module, Rejection};
+use crate::error::{GraphQLError, Module, Rejection};
 use crate::event::{Event, Offset, Position};
-use crate::graphql::{Kind, Source};
+use crate::graphql::{Kind, Operation, Source};
 
 /// Results that may wait in the mailbox while the past is read.
 const AHEAD: usize = 16;
@@ -112,7 +114,7 @@ async fn read(
     let (mailbox, metrics) = (&subscription.mailbox, &dispatcher.shared.metrics);
     let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
         .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
-    let mut turn = Turn { turns: &dispatcher.shelf.turns, mailbox, permit: None };
+    let mut turn = Pace { turns: &dispatcher.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
     if !past.reaches(after) {
         turn.take().await;
@@ -135,7 +137,7 @@ async fn read(
                 // A function may take its time.
                 turn.give_up();
             }
-            let make = || result(dispatcher, admission, &past.event);
+            let make = || result(ticket, &past.event);
             let Some(result) = past.result(&admission.operation.plan, class.as_ref(), make).await else {
                 return Ok(());
             };
@@ -148,13 +150,13 @@ async fn read(
 }
 
 /// A reader's turn: while it has one, little waits for it.
-struct Turn<'a> {
+struct Pace<'a> {
     turns: &'a Semaphore,
     mailbox: &'a Mailbox,
     permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Turn<'_> {
+impl Pace<'_> {
     async fn take(&mut self) {
         if self.permit.is_none() {
             // They are never closed.
@@ -183,16 +185,21 @@ impl Turn<'_> {
 }
 
 /// The result of a past event; `None`: nobody waits for it any more.
-async fn result(dispatcher: &Dispatcher, admission: &Admission, event: &Arc<Event>) -> Option<ProjectedResult> {
-    let Admission { operation, viewer, .. } = admission;
+async fn result(ticket: &Ticket, event: &Arc<Event>) -> Option<ProjectedResult> {
+    let Ticket { admission: Admission { operation, viewer, .. }, dispatcher, accounts, .. } = ticket;
     let shared = &dispatcher.shared;
     let position = Some(event.position);
     if operation.field.declaration.kind == Kind::Passthrough {
         return Some(group::result(&operation.plan, Source::Passthrough(&event.data), position, shared));
     }
-    let (call, pending) = Call::single(operation, event.clone(), viewer.clone(), shared);
-    shared.resolver.call(call);
-    let outcome = pending.outcome().await?;
+    let outcome = match turn(dispatcher, operation, accounts).await {
+        Ok(turn) => {
+            let (call, pending) = Call::single(operation, event.clone(), viewer.clone(), shared, turn);
+            shared.resolver.call(call);
+            pending.outcome().await?
+        }
+        Err(error) => Err(Arc::new(error)),
+    };
     if outcome.is_err() {
         shared.metrics.resolver_errors.inc();
     }
@@ -201,6 +208,25 @@ async fn result(dispatcher: &Dispatcher, admission: &Admission, event: &Arc<Even
         Err(error) => Source::Failed(error),
     };
     Some(group::result(&operation.plan, source, position, shared))
+}
+
+/// Waits for a turn to call a function; for one in a thread not longer than a call may take.
+async fn turn(
+    dispatcher: &Dispatcher,
+    operation: &Operation,
+    accounts: &Accounts,
+) -> Result<Option<Turn>, GraphQLError> {
+    let Shared { turns, limits, metrics, .. } = &*dispatcher.shared;
+    let declaration = &operation.field.declaration;
+    let turn = turns.wait(declaration.kind, accounts);
+    if declaration.kind != Kind::Sync {
+        return Ok(turn.await);
+    }
+    let patience = declaration.timeout.map_or(limits.resolver_timeout, Duration::from_secs_f64);
+    tokio::select! {
+        turn = turn => Ok(turn),
+        () = metrics.clock.sleep_until(metrics.clock.now() + patience) => Err(too_late()),
+    }
 }
 
 impl From<BusError> for Rejection {

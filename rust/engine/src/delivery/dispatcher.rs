@@ -1,16 +1,13 @@
 //! What delivering needs in one run: the channels that somebody listens to, the past, and what all who share calls have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use super::resolver::{Resolver, Shared};
+use super::resolver::Shared;
 use super::shelf::Shelf;
 use super::topics::{Channel, Channels};
 use crate::bus::EventBus;
 use crate::error::Module;
 use crate::event::Event;
-use crate::limits::Limits;
-use crate::operators::{Metrics, Told};
 
 /// Brings events to those who hear of them.
 pub(crate) struct Dispatcher {
@@ -23,18 +20,8 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Nobody listens yet. `limits_events`: whether anybody's events are limited.
-    pub(crate) fn new(
-        bus: Arc<dyn EventBus>,
-        resolver: Arc<dyn Resolver>,
-        limits: Limits,
-        limits_events: bool,
-        metrics: Arc<Metrics>,
-        told: Arc<Told>,
-        runtime: tokio::runtime::Handle,
-    ) -> Arc<Dispatcher> {
-        let (calls, abandon_keys) = (Arc::default(), AtomicU64::default());
-        let shared = Shared { resolver, limits, limits_events, metrics, told, calls, abandon_keys };
+    /// Nobody listens yet.
+    pub(crate) fn new(bus: Arc<dyn EventBus>, shared: Shared, runtime: tokio::runtime::Handle) -> Arc<Dispatcher> {
         let (channels, shelf) = (Channels::new(bus.clone()), Shelf::new(bus.clone()));
         Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, bus, runtime })
     }

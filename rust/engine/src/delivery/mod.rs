@@ -17,12 +17,15 @@ mod resolver;
 mod shelf;
 mod subscription;
 mod topics;
+mod turns;
 
 pub(crate) use catch_up::Arriving;
 pub use catch_up::Settled;
 pub(crate) use dispatcher::Dispatcher;
 pub use mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
+pub(crate) use resolver::Shared;
 pub use resolver::{Call, ClassKey, Generation, Outcome, Resolver, Watcher};
 pub use subscription::Subscription;
 pub(crate) use subscription::Ticket;
 pub(crate) use topics::NOBODY_LISTENS;
+pub use turns::Turn;

@@ -5,21 +5,24 @@
 //! once; their results are delivered in the order of the events, so a slow function delays its own class alone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::group::{self, Group, Results};
 use super::mailbox::{End, Mailbox};
+use super::turns::{Caller, Turn, Turns, Waiter};
+use crate::accounts::Accounts;
 use crate::error::{GraphQLError, code};
 use crate::event::Event;
-use crate::graphql::{Field, Operation, Plan, Reads, Source};
+use crate::graphql::{Field, Kind, Operation, Plan, Reads, Source};
 use crate::limits::Limits;
 use crate::operators::{DropReason, Metrics, Told};
 use crate::tasks::{Tasks, UnderWay};
+use crate::timers::{Alarm, Timed, Timers};
 use crate::value::{Object, Value};
 use crate::viewer::Viewer;
 
@@ -54,6 +57,8 @@ pub struct Call {
     pub watcher: Option<Watcher>,
     /// By which it is abandoned.
     pub abandon_key: u64,
+    /// Its place among the calls that run; whoever runs it may take it, to give it back later than the outcome.
+    pub turn: Option<Turn>,
     begun: Instant,
     shared: Arc<Shared>,
     destination: Destination,
@@ -70,11 +75,12 @@ pub type Outcome = Result<Value, Arc<GraphQLError>>;
 
 impl Call {
     /// A call whose outcome goes to one place.
-    pub fn single(
+    pub(super) fn single(
         operation: &Operation,
         event: Arc<Event>,
         viewer: Arc<Viewer>,
         shared: &Arc<Shared>,
+        turn: Option<Turn>,
     ) -> (Call, Pending) {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let Operation { field, arguments, plan, .. } = operation;
@@ -85,7 +91,8 @@ impl Call {
             Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
         let abandon_key = pending.abandon_key;
         let (begun, shared) = (shared.metrics.clock.now(), shared.clone());
-        (Call { field, event, arguments, watcher, abandon_key, begun, shared, destination, finished: false }, pending)
+        let finished = false;
+        (Call { field, event, arguments, watcher, abandon_key, turn, begun, shared, destination, finished }, pending)
     }
 
     /// Whether nobody waits for it any more.
@@ -133,7 +140,7 @@ impl Drop for Call {
 }
 
 /// The outcome of a call that goes to one place. Whoever drops this does not want it any more.
-pub struct Pending {
+pub(super) struct Pending {
     outcome: tokio::sync::oneshot::Receiver<Outcome>,
     waits: bool,
     abandon_key: u64,
@@ -142,7 +149,7 @@ pub struct Pending {
 
 impl Pending {
     /// Waits for it. A call always finishes: where it is dropped, by an error.
-    pub async fn outcome(mut self) -> Option<Outcome> {
+    pub(super) async fn outcome(mut self) -> Option<Outcome> {
         let outcome = (&mut self.outcome).await;
         self.waits = false;
         outcome.ok()
@@ -190,12 +197,15 @@ pub(crate) struct ResolveClass {
     arguments: Arc<Value>,
     watcher: Option<Watcher>,
     abandon_key: u64,
+    /// For whom it waits: those who came first.
+    accounts: Accounts,
     shared: Arc<Shared>,
+    me: Weak<ResolveClass>,
     state: Mutex<State>,
 }
 
 /// What all classes of an engine share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The port.
     pub resolver: Arc<dyn Resolver>,
     /// The limits.
@@ -208,11 +218,28 @@ pub struct Shared {
     pub told: Arc<Told>,
     /// Calls under way, for draining.
     pub calls: Arc<Tasks>,
+    /// Who may begin one.
+    pub(crate) turns: Arc<Turns>,
+    /// When somebody has waited too long for a thread.
+    pub(crate) timers: Arc<Timers>,
     /// The last key that was given.
     pub abandon_keys: AtomicU64,
 }
 
 impl Shared {
+    /// Nobody is called yet. `limits_events`: whether anybody's events are limited.
+    pub(crate) fn new(
+        resolver: Arc<dyn Resolver>,
+        limits: Limits,
+        limits_events: bool,
+        metrics: Arc<Metrics>,
+        told: Arc<Told>,
+        timers: Arc<Timers>,
+    ) -> Shared {
+        let (calls, turns, abandon_keys) = (Arc::default(), Turns::new(&limits), AtomicU64::default());
+        Shared { resolver, limits, limits_events, metrics, told, calls, turns, timers, abandon_keys }
+    }
+
     /// A key that nothing else is abandoned by.
     pub(crate) fn abandon_key(&self) -> u64 {
         self.abandon_keys.fetch_add(1, Relaxed)
@@ -228,6 +255,9 @@ struct State {
     started: usize,
     /// The bytes of the events that have not.
     waiting_bytes: usize,
+    /// A turn was asked for.
+    is_queued: bool,
+    alarm: Option<Alarm>,
     /// Everybody has left, for good: who comes next makes a new class.
     abandoned: bool,
 }
@@ -238,6 +268,8 @@ struct Slot {
     /// Those who hear of it.
     groups: Vec<Arc<Group>>,
     outcome: Option<Outcome>,
+    /// Since when only a turn is missing.
+    asked: Option<Instant>,
     _under_way: UnderWay,
 }
 
@@ -247,11 +279,15 @@ impl ResolveClass {
         key: Arc<ClassKey>,
         operation: &Operation,
         watcher: Option<Watcher>,
+        accounts: Accounts,
         shared: Arc<Shared>,
     ) -> Arc<ResolveClass> {
         let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
-        let abandon_key = shared.abandon_key();
-        Arc::new(ResolveClass { key, field, arguments, watcher, abandon_key, shared, state: Mutex::default() })
+        let (abandon_key, state) = (shared.abandon_key(), Mutex::default());
+        Arc::new_cyclic(|me| {
+            let me = me.clone();
+            ResolveClass { key, field, arguments, watcher, abandon_key, accounts, shared, me, state }
+        })
     }
 
     /// Takes an event that these groups hear of, or drops it where too many wait.
@@ -271,7 +307,8 @@ impl ResolveClass {
         }
         state.waiting_bytes += event.size;
         let under_way = self.shared.calls.start();
-        state.slots.push_back(Slot { event: event.clone(), groups, outcome: None, _under_way: under_way });
+        let slot = Slot { event: event.clone(), groups, outcome: None, asked: None, _under_way: under_way };
+        state.slots.push_back(slot);
         let calls = self.start(&mut state);
         drop(state);
         self.call(calls);
@@ -279,14 +316,22 @@ impl ResolveClass {
 
     fn finish(self: &Arc<Self>, number: u64, outcome: Outcome) {
         let mut state = self.state.lock();
+        let at = (number - state.first) as usize;
+        self.settle(&mut state, at, outcome);
+        let calls = self.start(&mut state);
+        drop(state);
+        self.call(calls);
+    }
+
+    /// The outcome of a slot; what can be delivered in the order of the events is.
+    fn settle(self: &Arc<Self>, state: &mut State, at: usize, outcome: Outcome) {
         if outcome.is_err() && !state.abandoned {
             self.shared.metrics.resolver_errors.inc();
         }
-        let at = (number - state.first) as usize;
         state.slots[at].outcome = Some(outcome);
         while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
             // Delivered under the lock: a later event of the class must not overtake.
-            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way }) = state.slots.pop_front() {
+            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way, .. }) = state.slots.pop_front() {
                 state.first += 1;
                 state.started -= 1;
                 let source = match &outcome {
@@ -299,9 +344,6 @@ impl ResolveClass {
                 }
             }
         }
-        let calls = self.start(&mut state);
-        drop(state);
-        self.call(calls);
     }
 
     /// Everybody has left: what waits is dropped, what runs is cancelled.
@@ -311,33 +353,76 @@ impl ResolveClass {
         state.waiting_bytes = 0;
         let started = state.started;
         state.slots.truncate(started);
+        self.shared.timers.set(&mut state.alarm, None, Weak::<ResolveClass>::new());
         drop(state);
         if started > 0 {
             self.shared.resolver.abandon(self.abandon_key);
         }
     }
 
-    /// Begins what may be begun.
+    /// Begins what may be begun, as far as it has turns; asks for one where it has none.
     fn start(self: &Arc<Self>, state: &mut State) -> Vec<Call> {
         let mut calls = Vec::new();
-        while state.started < self.shared.limits.resolver_concurrency && state.started < state.slots.len() {
-            let number = state.first + state.started as u64;
-            let event = state.slots[state.started].event.clone();
-            state.waiting_bytes -= event.size;
-            state.started += 1;
-            calls.push(Call {
-                field: self.field.clone(),
-                event,
-                arguments: self.arguments.clone(),
-                watcher: self.watcher.clone(),
-                abandon_key: self.abandon_key,
-                begun: self.shared.metrics.clock.now(),
-                shared: self.shared.clone(),
-                destination: Destination::Class { class: self.clone(), number },
-                finished: false,
-            });
+        let kind = self.field.declaration.kind;
+        while !state.is_queued && self.has_next(state) {
+            let waiter = || {
+                let me: Weak<dyn Caller> = self.me.clone();
+                Waiter::Caller(me)
+            };
+            match self.shared.turns.ask(kind, &self.accounts, waiter) {
+                Some(turn) => calls.push(self.begin(state, turn)),
+                None => state.is_queued = true,
+            }
         }
+        self.watch(state);
         calls
+    }
+
+    fn has_next(&self, state: &State) -> bool {
+        state.started < self.shared.limits.resolver_concurrency && state.started < state.slots.len()
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, turn: Turn) -> Call {
+        let (number, event) = self.take_next(state);
+        Call {
+            field: self.field.clone(),
+            event,
+            arguments: self.arguments.clone(),
+            watcher: self.watcher.clone(),
+            abandon_key: self.abandon_key,
+            turn: Some(turn),
+            begun: self.shared.metrics.clock.now(),
+            shared: self.shared.clone(),
+            destination: Destination::Class { class: self.clone(), number },
+            finished: false,
+        }
+    }
+
+    /// The next event that waits is on its way.
+    fn take_next(&self, state: &mut State) -> (u64, Arc<Event>) {
+        let number = state.first + state.started as u64;
+        let event = state.slots[state.started].event.clone();
+        state.waiting_bytes -= event.size;
+        state.started += 1;
+        (number, event)
+    }
+
+    /// How long an event may wait for a thread; others wait as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        let own = self.field.declaration.timeout.map(Duration::from_secs_f64);
+        (self.field.declaration.kind == Kind::Sync).then(|| own.unwrap_or(self.shared.limits.resolver_timeout))
+    }
+
+    /// Sets the alarm for the event that has waited longest for a thread.
+    fn watch(self: &Arc<Self>, state: &mut State) {
+        let Some(patience) = self.patience() else { return };
+        let now = self.shared.metrics.clock.now();
+        let (from, to) = (state.started, state.slots.len().min(self.shared.limits.resolver_concurrency));
+        for slot in state.slots.iter_mut().take(to).skip(from) {
+            slot.asked.get_or_insert(now);
+        }
+        let first = state.slots.get(from).and_then(|slot| slot.asked);
+        self.shared.timers.set(&mut state.alarm, first.map(|asked| asked + patience), self.me.clone());
     }
 
     /// The port is called without the lock: it may finish a call at once.
@@ -363,6 +448,47 @@ impl ResolveClass {
         }
         plans.split_first().map(|(first, others)| Reads::union(first, others))
     }
+}
+
+impl Caller for ResolveClass {
+    fn granted(self: Arc<Self>, turn: Turn) -> Result<(), Turn> {
+        let mut state = self.state.lock();
+        state.is_queued = false;
+        if !self.has_next(&state) {
+            return Err(turn);
+        }
+        let mut calls = vec![self.begin(&mut state, turn)];
+        calls.extend(self.start(&mut state));
+        drop(state);
+        self.call(calls);
+        Ok(())
+    }
+}
+
+impl Timed for ResolveClass {
+    /// Who has waited too long for a thread is told so; the function is not called.
+    fn tick(&self, now: Instant) {
+        let (Some(this), Some(patience)) = (self.me.upgrade(), self.patience()) else { return };
+        let mut state = this.state.lock();
+        state.alarm = None;
+        let is_late = |state: &State| {
+            let asked = state.slots.get(state.started).and_then(|slot| slot.asked);
+            asked.is_some_and(|asked| asked + patience <= now)
+        };
+        while is_late(&state) {
+            let at = state.started;
+            this.take_next(&mut state);
+            this.settle(&mut state, at, Err(Arc::new(too_late())));
+        }
+        let calls = this.start(&mut state);
+        drop(state);
+        this.call(calls);
+    }
+}
+
+/// What is said where no thread was free in time.
+pub(super) fn too_late() -> GraphQLError {
+    GraphQLError::new(code::TIMEOUT, "The function timed out")
 }
 
 /// A running generator and the subscription that it fills.

@@ -10,7 +10,7 @@ use super::mailbox::{End, Mailbox};
 use super::past::Reader;
 use super::resolver::{ClassKey, Generation, ResolveClass};
 use super::topics::Channel;
-use crate::accounts::Shares;
+use crate::accounts::{Accounts, Shares};
 use crate::admission::Admission;
 use crate::event::Offset;
 use crate::graphql::{Kind, Plan};
@@ -52,6 +52,8 @@ pub(crate) struct Ticket {
     /// Kept until this is dropped.
     pub(crate) channel: Arc<Channel>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    /// Who waits for its calls.
+    pub(crate) accounts: Accounts,
 }
 
 impl Ticket {
@@ -88,7 +90,15 @@ impl Subscription {
         let topic = state.topics.entry(viewer.tenant_id.clone()).or_default();
         let resolve = (operation.field.declaration.kind != Kind::Passthrough).then(|| {
             let (key, watcher) = ClassKey::of(operation, viewer);
-            let make = || (ResolveClass::new(key.clone(), operation, watcher, self.dispatcher.shared.clone()), 0);
+            let make = || {
+                (
+                    {
+                        let (accounts, shared) = (ticket.accounts.clone(), self.dispatcher.shared.clone());
+                        ResolveClass::new(key.clone(), operation, watcher, accounts, shared)
+                    },
+                    0,
+                )
+            };
             let (class, users) = topic.classes.entry(key.clone()).or_insert_with(make);
             *users += 1;
             class.clone()

@@ -47,9 +47,10 @@ pub struct Sessions {
 impl Sessions {
     /// Nobody reads yet; [`Sessions::start`] sets the engine going.
     pub fn new(parts: Parts, resolver: Arc<dyn Resolver>, runtime: tokio::runtime::Handle) -> Arc<Sessions> {
+        let timers = Timers::new(parts.clock.clone());
         Arc::new(Sessions {
-            timers: Timers::new(parts.clock.clone()),
-            engine: Engine::new(parts, resolver, runtime.clone()),
+            engine: Engine::new(parts, resolver, timers.clone(), runtime.clone()),
+            timers,
             runtime,
             connections: DashMap::new(),
             pending: Mutex::default(),

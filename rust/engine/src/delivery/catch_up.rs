@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
+use super::past::SharedCall;
 use super::resolver::{Call, ClassKey};
 use super::subscription::{Subscription, Ticket};
 use crate::admission::Admission;
@@ -109,8 +110,10 @@ async fn read(
     let Ticket { admission, channel, dispatcher } = ticket;
     let mailbox = &subscription.mailbox;
     let past = channel.past(&dispatcher.shelf);
-    let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
-        .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
+    let call = (admission.operation.field.declaration.kind != Kind::Passthrough).then(|| SharedCall {
+        class: ClassKey::of(&admission.operation, &admission.viewer).0,
+        tenant: admission.viewer.tenant_id.clone(),
+    });
     let mut turn = Turn { turns: &dispatcher.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
     if !past.reaches(after) {
@@ -126,12 +129,12 @@ async fn read(
         let excerpt = past.read(cursor).await?;
         for past in excerpt.events.iter().filter(|past| is_for(dispatcher, admission, &past.event)) {
             turn.room().await;
-            if class.is_some() {
+            if call.is_some() {
                 // A function may take its time.
                 turn.give_up();
             }
             let make = || result(dispatcher, admission, &past.event);
-            let Some(result) = past.result(&admission.operation.plan, class.as_ref(), make).await else {
+            let Some(result) = past.result(&admission.operation.plan, call.as_ref(), make).await else {
                 return Ok(());
             };
             turn.take().await;

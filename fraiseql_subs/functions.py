@@ -6,16 +6,19 @@ Which call is due, who shares it and in which order results go out is decided in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphQLError
 from .info import Info
 from .security import SecurityContext
+from .threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -46,15 +49,15 @@ class Runner:
         self._context = contextvars.copy_context()
         # By the keys of generators and of calls that are abandoned together.
         self._running: dict[int, set[asyncio.Task[None] | Future[None]]] = {}
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fraiseql-subs")
+        self._pool = Threads(self._threads)
 
     async def close(self) -> None:
-        """Cancels what still runs and waits for its end; threads end when their functions return."""
+        """Cancels what still runs and waits for its end, but for threads: those end when their functions return."""
         tasks = [each for running in self._running.values() for each in running if isinstance(each, asyncio.Task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def start(self, calls: Sequence[Call]) -> None:
         """Starts calls; runs on the loop, for a burst at once."""
@@ -69,13 +72,17 @@ class Runner:
         for running in tuple(self._running.get(key, ())):
             running.cancel()
 
-    def _add(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
-        self._running.setdefault(key, set()).add(running)
+    def _add(self, key: int, running: asyncio.Task[None] | Future[None]) -> Callable[[], None]:
+        """Returns what takes it out again, of this run: a thread may go on into the next, which has keys of its own."""
+        by_key = self._running
+        by_key.setdefault(key, set()).add(running)
 
-    def _remove(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
-        self._running[key].discard(running)
-        if not self._running[key]:
-            del self._running[key]
+        def remove() -> None:
+            by_key[key].discard(running)
+            if not by_key[key]:
+                del by_key[key]
+
+        return remove
 
     def _timeout_of(self, call: Call) -> float:
         timeout = call.timeout
@@ -85,12 +92,12 @@ class Runner:
 
     def _spawn(self, call: Call) -> None:
         task = self._task(self._call(call))
-        self._add(call.key, task)
+        remove = self._add(call.key, task)
         timer = self._loop.call_later(self._timeout_of(call), self._expire, call, task)
 
-        def done(task: asyncio.Task[None]) -> None:
+        def done(_: asyncio.Task[None]) -> None:
             timer.cancel()
-            self._remove(call.key, task)
+            remove()
 
         task.add_done_callback(done)
 
@@ -121,46 +128,46 @@ class Runner:
     # ---- sync functions ----
 
     def _submit(self, call: Call) -> None:
-        timeout = self._timeout_of(call)
+        loop, timeout = self._loop, self._timeout_of(call)
         started: list[float] = []  # when the thread began, on the loop's clock
 
         def expire() -> None:
-            left = started[0] + timeout - self._loop.time() if started else 0.0
+            left = started[0] + timeout - loop.time() if started else 0.0
             if left > 0:
-                self._loop.call_later(left, expire)
+                loop.call_later(left, expire)
             elif call.expire():
                 what = "waited too long for a thread" if future.cancel() else "timed out; its thread goes on"
                 logger.warning("%s %s", self._functions[call.function].name, what)
 
         def run() -> None:
-            started.append(self._loop.time())
+            started.append(loop.time())
             try:
                 function = self._functions[call.function]
                 call.finish(function.call(call.event(), call.arguments(), _info(call)), False)
             except BaseException as error:
                 call.fail(error)
 
-        timer = self._loop.call_later(timeout, expire)
-        future = self._pool.submit(self._context.copy().run, run)
-        self._add(call.key, future)
+        future = self._pool.submit(partial(self._context.copy().run, run))
+        timer = loop.call_later(timeout, expire)
+        remove = self._add(call.key, future)
 
         def done() -> None:
             timer.cancel()
-            self._remove(call.key, future)
+            remove()
 
-        future.add_done_callback(lambda _: self._on_loop(done))
+        def done_in_thread(_: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # a loop that is closed keeps nothing
+                loop.call_soon_threadsafe(done)
 
-    def _on_loop(self, callback: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+        future.add_done_callback(done_in_thread)
 
     # ---- generators ----
 
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
         task = self._task(self._generate(generation))
-        self._add(generation.key, task)
-        task.add_done_callback(lambda task: self._remove(generation.key, task))
+        remove = self._add(generation.key, task)
+        task.add_done_callback(lambda _: remove())
 
     async def _generate(self, generation: Generation) -> None:
         generator: AsyncGenerator[Any, None] | None = None

@@ -14,7 +14,7 @@ use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::functions::Functions;
 use crate::read::Reading;
-use crate::runtime::Tokio;
+use crate::runtime::{Tokio, inside};
 use crate::wake::{Bridge, OnLoop};
 use crate::{convert, errors};
 
@@ -156,6 +156,7 @@ impl Call {
 
     /// The event, with `data` of its own.
     fn event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let _inside = inside()?;
         let event = &self.event;
         let tenant = match &event.audience {
             Audience::Tenant(tenant) => tenant.as_deref(),
@@ -188,6 +189,7 @@ impl Call {
         result: &Bound<'py, PyAny>,
         asynchronous: bool,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let _inside = inside()?;
         let reads = self.call.lock().as_ref().map(EngineCall::reads);
         let reads = match reads {
             // The outcome has been delivered.
@@ -210,6 +212,7 @@ impl Call {
 
     /// The function raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
+        let Ok(_inside) = inside() else { return };
         self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
     }
 

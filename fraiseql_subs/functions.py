@@ -48,7 +48,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         # By the keys of generators and of calls that are abandoned together.
-        self._running: dict[int, set[asyncio.Task[None] | Future[None]]] = {}
+        self._running: dict[int, dict[asyncio.Task[None] | Future[None], Call | Generation]] = {}
+        self._ended = False
         self._pool = Threads(self._threads)
 
     async def close(self) -> None:
@@ -72,13 +73,26 @@ class Runner:
         for running in tuple(self._running.get(key, ())):
             running.cancel()
 
-    def _add(self, key: int, running: asyncio.Task[None] | Future[None]) -> Callable[[], None]:
+    def ended(self, is_needed: bool) -> None:
+        """The loop was closed before the manager was left: nothing can run. `is_needed`: something should have."""
+        lost = [each for running in tuple(self._running.values()) for each in tuple(running.values())]
+        for each in lost:
+            each.fail(asyncio.CancelledError())
+        if (lost or is_needed) and not self._ended:
+            self._ended = True
+            logger.error(
+                "the event loop that entered the SubscriptionManager is closed, so no function can run: every event "
+                "that needs one is an error. Enter the manager on the loop that serves the application (its lifespan, "
+                "or `async with manager`), not by asyncio.run or async_to_sync"
+            )
+
+    def _add(self, running: asyncio.Task[None] | Future[None], what: Call | Generation) -> Callable[[], None]:
         """Returns what takes it out again, of this run: a thread may go on into the next, which has keys of its own."""
-        by_key = self._running
-        by_key.setdefault(key, set()).add(running)
+        by_key, key = self._running, what.key
+        by_key.setdefault(key, {})[running] = what
 
         def remove() -> None:
-            by_key[key].discard(running)
+            by_key[key].pop(running, None)
             if not by_key[key]:
                 del by_key[key]
 
@@ -92,7 +106,7 @@ class Runner:
 
     def _spawn(self, call: Call) -> None:
         task = self._task(self._call(call))
-        remove = self._add(call.key, task)
+        remove = self._add(task, call)
         timer = self._loop.call_later(self._timeout_of(call), self._expire, call, task)
 
         def done(_: asyncio.Task[None]) -> None:
@@ -149,7 +163,7 @@ class Runner:
 
         future = self._pool.submit(partial(self._context.copy().run, run))
         timer = loop.call_later(timeout, expire)
-        remove = self._add(call.key, future)
+        remove = self._add(future, call)
 
         def done() -> None:
             timer.cancel()
@@ -166,7 +180,7 @@ class Runner:
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
         task = self._task(self._generate(generation))
-        remove = self._add(generation.key, task)
+        remove = self._add(task, generation)
         task.add_done_callback(lambda _: remove())
 
     async def _generate(self, generation: Generation) -> None:

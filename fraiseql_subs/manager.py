@@ -77,6 +77,7 @@ class SubscriptionManager:
             start=self._runner.start,
             generate=self._runner.generate,
             abandon=self._runner.abandon,
+            ended=self._runner.ended,
             mask=mask,
             nested=schema.nested,
             audit=audit.write,
@@ -342,7 +343,10 @@ class SubscriptionManager:
         return self._core.prometheus()
 
     def health(self) -> dict[str, Any]:
-        """For a readiness probe: `ok`, `state` and `bus`; never blocks."""
+        """For a readiness probe: `ok`, `state` and `bus`; never blocks.
+
+        `ok` is false unless the manager is running, its bus is there, and the event loop that entered it is not closed.
+        """
         return self._core.health()
 
     def explain(

@@ -54,6 +54,7 @@ class Core:
         start: Callable[[list[Call]], None],
         generate: Callable[[Generation], None],
         abandon: Callable[[int], None],
+        ended: Callable[[bool], None],
         mask: Callable[[BaseException], tuple[str, dict[str, Any] | None]],
         nested: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]],
         audit: Callable[[str, str, str | None, str | None, str | None, int], None],

@@ -1,5 +1,7 @@
 //! The engine's port to user code: calls are queued from any thread, and started on the loop that entered the manager, in batches.
+//! Once that loop is closed nothing can be started, and each call is an error.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Watcher};
@@ -10,11 +12,11 @@ use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use pyo3_async_runtimes::generic::future_into_py;
+use pyo3_async_runtimes::generic::{Runtime, future_into_py};
 
 use crate::functions::Functions;
 use crate::read::Reading;
-use crate::runtime::{Tokio, inside};
+use crate::runtime::{Tokio, inside, runtime};
 use crate::wake::{Bridge, OnLoop};
 use crate::{convert, errors};
 
@@ -24,6 +26,8 @@ pub(crate) struct Port {
     home: Arc<Bridge>,
     functions: Arc<Functions>,
     queue: Mutex<Vec<Work>>,
+    /// It was said that the loop has ended.
+    told: AtomicBool,
 }
 
 enum Work {
@@ -34,7 +38,22 @@ enum Work {
 
 impl Port {
     pub(crate) fn new(home: Arc<Bridge>, functions: Arc<Functions>) -> Arc<Port> {
-        Arc::new_cyclic(|me| Port { me: me.clone(), home, functions, queue: Mutex::default() })
+        let port = Arc::new_cyclic(|me| Port {
+            me: me.clone(),
+            home,
+            functions,
+            queue: Mutex::default(),
+            told: AtomicBool::new(false),
+        });
+        let ended = port.me.clone();
+        port.home.at_the_end(move || {
+            if let Some(port) = ended.upgrade() {
+                // What it had begun will never go on either.
+                port.say_ended(false);
+                port.lose();
+            }
+        });
+        port
     }
 
     fn push(&self, work: Work) {
@@ -43,10 +62,54 @@ impl Port {
             queue.push(work);
             queue.len() == 1
         };
-        if was_empty && let Some(me) = self.me.upgrade() {
-            self.home.push(me);
+        if was_empty
+            && let Some(me) = self.me.upgrade()
+            && !self.home.push(me)
+        {
+            self.lose();
         }
     }
+
+    /// The loop has ended: what is queued is an error for whoever waits for it.
+    fn lose(&self) {
+        let queue = std::mem::take(&mut *self.queue.lock());
+        let is_needed = queue.iter().any(|work| !matches!(work, Work::Abandon(_)));
+        if is_needed && !self.told.swap(true, SeqCst) {
+            self.say_ended(true);
+        }
+        if let Ok(runtime) = runtime() {
+            // Not here: this may be under the locks that the errors go through.
+            runtime.spawn(async move { queue.into_iter().for_each(Work::fail) });
+        }
+    }
+
+    /// Tells Python, from a thread that may wait for the interpreter.
+    fn say_ended(&self, is_needed: bool) {
+        let functions = self.functions.clone();
+        Tokio::spawn_blocking(move || {
+            Python::attach(|py| {
+                if let Err(error) = functions.ended.bind(py).call1((is_needed,)) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+    }
+}
+
+impl Work {
+    /// It is never done.
+    fn fail(self) {
+        match self {
+            // It tells an error where it is dropped.
+            Work::Call(call) => drop(call),
+            Work::Generate(generation) => generation.finish(Err(internal())),
+            Work::Abandon(_) => {}
+        }
+    }
+}
+
+fn internal() -> GraphQLError {
+    GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error")
 }
 
 impl Resolver for Port {

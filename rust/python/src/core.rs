@@ -83,7 +83,7 @@ impl<'py> IntoPyObject<'py> for Connected {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit, warn))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, ended, mask, nested, audit, warn))]
     fn new(
         py: Python<'_>,
         schema: &Schema,
@@ -94,6 +94,7 @@ impl Core {
         start: Py<PyAny>,
         generate: Py<PyAny>,
         abandon: Py<PyAny>,
+        ended: Py<PyAny>,
         mask: Py<PyAny>,
         nested: Py<PyAny>,
         audit: Py<PyAny>,
@@ -104,7 +105,7 @@ impl Core {
         let buses = Buses::new(py, bus)?;
         let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
-        let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
+        let functions = Arc::new(Functions { event, start, generate, abandon, ended, mask, nested });
         Ok(Core { parts, buses, functions, trail, runs: Arc::default() })
     }
 
@@ -335,13 +336,20 @@ impl Core {
             ("last_error", status.last_error.map_or(Value::Null, Value::string)),
         ];
         let bus: Object = bus.into_iter().map(|(key, value)| (key.into(), value)).collect();
-        let ok = connected && phase == Some(Phase::Running);
+        let ok = connected && phase == Some(Phase::Running) && !self.has_lost_its_loop(py);
         let health = [("ok", Value::Bool(ok)), ("state", Value::string(state)), ("bus", Value::Object(bus))];
         convert::to_python(py, &Value::Object(health.into_iter().map(|(key, value)| (key.into(), value)).collect()))
     }
 }
 
 impl Core {
+    /// Whether the loop that entered the manager is closed, and the manager was not left.
+    fn has_lost_its_loop(&self, py: Python<'_>) -> bool {
+        let run = self.runs.of_this_process().filter(|run| run.home.is_closed(py));
+        // Not every loop lets go of what it was to call.
+        run.inspect(|run| run.home.forget()).is_some()
+    }
+
     /// Where in its life the run is, and how its bus is, of which the figures take note.
     fn observe(&self, py: Python<'_>) -> PyResult<(Option<Phase>, Status)> {
         let phase = self.runs.of_this_process().map(|run| run.sessions.engine.phase());

@@ -63,10 +63,13 @@ class Runner:
     def start(self, calls: Sequence[Call]) -> None:
         """Starts calls; runs on the loop, for a burst at once."""
         for call in calls:
-            if self._functions[call.function].kind == "sync":
-                self._submit(call)
-            else:
-                self._spawn(call)
+            try:
+                if self._functions[call.function].kind == "sync":
+                    self._submit(call)
+                else:
+                    self._spawn(call)
+            except Exception as error:  # of the loop, or the system has no more threads; the others begin all the same
+                call.fail(error)
 
     def abandon(self, key: int) -> None:
         """Nobody waits any more: tasks are cancelled, generators closed; what waits for a thread is never called."""
@@ -98,6 +101,13 @@ class Runner:
 
         return remove
 
+    def report(
+        self, what: str, error: BaseException, field: str, function: int, event_id: str | None, event_type: str | None
+    ) -> None:
+        """Logs what a function, or something in its result, has raised."""
+        event = "no event" if event_id is None else f"event {event_id} of type {event_type}"
+        logger.error("%s %s (field %s, %s)", self._functions[function].name, what, field, event, exc_info=error)
+
     def _timeout_of(self, call: Call) -> float:
         timeout = call.timeout
         return self._timeout if timeout is None else timeout
@@ -122,22 +132,26 @@ class Runner:
             awaited = call.finish(result, True)
             while awaited:
                 awaited = call.supply(await _outcomes(awaited))
-        except asyncio.CancelledError as error:
+        except (Exception, GeneratorExit) as error:
+            call.fail(error)
+        except BaseException as error:
             call.fail(error)
             raise
-        except Exception as error:
-            call.fail(error)
 
     def _expire(self, call: Call, task: asyncio.Task[None]) -> None:
+        task.cancel()
         if call.expire():
             logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
-        task.cancel()
 
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         context = self._context.copy()
-        if sys.version_info >= (3, 11):
-            return self._loop.create_task(coroutine, context=context)
-        return context.run(self._loop.create_task, coroutine)
+        try:
+            if sys.version_info >= (3, 11):
+                return self._loop.create_task(coroutine, context=context)
+            return context.run(self._loop.create_task, coroutine)
+        except BaseException:  # of a loop's own task factory
+            coroutine.close()
+            raise
 
     # ---- sync functions ----
 
@@ -179,9 +193,13 @@ class Runner:
 
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
-        task = self._task(self._generate(generation))
-        remove = self._add(task, generation)
-        task.add_done_callback(lambda _: remove())
+        try:
+            task = self._task(self._generate(generation))
+        except Exception as error:
+            generation.fail(error)
+        else:
+            remove = self._add(task, generation)
+            task.add_done_callback(lambda _: remove())
 
     async def _generate(self, generation: Generation) -> None:
         generator: AsyncGenerator[Any, None] | None = None
@@ -198,11 +216,11 @@ class Runner:
             return
         except StopAsyncIteration:
             generation.complete()
-        except asyncio.CancelledError as error:
+        except (Exception, GeneratorExit) as error:
+            generation.fail(error)
+        except BaseException as error:
             generation.fail(error)
             raise
-        except Exception as error:
-            generation.fail(error)
         finally:
             if generator is not None:
                 await _close(generator, self._functions[generation.function].name)
@@ -240,13 +258,11 @@ def _lasting(viewer: SecurityContext) -> SecurityContext:
     return viewer if is_plain else viewer._without_expiry()
 
 
-def mask(error: BaseException) -> tuple[str, dict[str, Any] | None]:
-    """What a client may know: all of a `GraphQLError` (ours, or graphql-core's), nothing of another exception."""
-    if isinstance(error, GraphQLError):
-        return error.message, error.extensions
-    core = sys.modules.get("graphql")
-    if core is not None and isinstance(error, core.GraphQLError):
-        return error.message, error.extensions
-    if not isinstance(error, asyncio.CancelledError):
-        logger.error("a subscription function failed", exc_info=error)
-    return "Internal server error", None
+def told(error: BaseException) -> tuple[str, object] | None:
+    """Message and extensions of a `GraphQLError` (ours, or graphql-core's); of others clients know nothing."""
+    if not isinstance(error, GraphQLError):
+        core = sys.modules.get("graphql")
+        if core is None or not isinstance(error, core.GraphQLError):
+            return None
+    # A message may be a text that is translated when it is read, which is no str.
+    return str(error.message), error.extensions

@@ -16,7 +16,7 @@ from ._core import Core, Subscription
 from .bus import EventBusConfig
 from .errors import NotAvailableError, NotRunning
 from .event import Event
-from .functions import Runner, mask
+from .functions import Runner, told
 from .limits import Limits
 from .schema import Schema
 from .security import ALL_TENANTS, AllTenants, Explanation, SecurityContext
@@ -78,7 +78,8 @@ class SubscriptionManager:
             generate=self._runner.generate,
             abandon=self._runner.abandon,
             ended=self._runner.ended,
-            mask=mask,
+            told=told,
+            report=self._runner.report,
             nested=schema.nested,
             audit=audit.write,
             warn=logger.warning,

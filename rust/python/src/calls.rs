@@ -14,11 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3_async_runtimes::generic::{Runtime, future_into_py};
 
-use crate::functions::Functions;
+use crate::convert;
+use crate::functions::{Functions, Origin, internal, masked};
 use crate::read::Reading;
 use crate::runtime::{Tokio, inside, runtime};
 use crate::wake::{Bridge, OnLoop};
-use crate::{convert, errors};
 
 /// The engine's port.
 pub(crate) struct Port {
@@ -108,10 +108,6 @@ impl Work {
     }
 }
 
-fn internal() -> GraphQLError {
-    GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error")
-}
-
 impl Resolver for Port {
     fn call(&self, call: EngineCall) {
         self.push(Work::Call(call));
@@ -132,22 +128,24 @@ impl OnLoop for Port {
         let functions = &self.functions;
         let calls = PyList::empty(py);
         for work in queue {
-            match work {
-                Work::Call(call) if call.is_abandoned() => {}
-                Work::Call(call) => calls.append(Call::new(call, functions.clone()))?,
+            let done = match work {
+                Work::Call(call) if call.is_abandoned() => Ok(()),
+                // One that is dropped is an error for those who wait for it.
+                Work::Call(call) => calls.append(Call::new(call, functions.clone())),
                 Work::Generate(generation) => {
-                    let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
-                    functions.generate.bind(py).call1((generation,))?;
+                    let (started, functions) = (generation.clone(), functions.clone());
+                    let started = Generation { generation: started, functions, reading: Mutex::default() };
+                    let done = self.functions.generate.bind(py).call1((started,));
+                    done.map(drop).inspect_err(|_| generation.finish(Err(internal())))
                 }
-                Work::Abandon(key) => {
-                    functions.abandon.bind(py).call1((key,))?;
-                }
+                Work::Abandon(key) => functions.abandon.bind(py).call1((key,)).map(drop),
+            };
+            // What stands behind it goes on.
+            if let Err(error) = done {
+                error.write_unraisable(py, None);
             }
         }
-        if !calls.is_empty() {
-            functions.start.bind(py).call1((calls,))?;
-        }
-        Ok(())
+        if calls.is_empty() { Ok(()) } else { functions.start.bind(py).call1((calls,)).map(drop) }
     }
 }
 
@@ -188,6 +186,10 @@ impl Call {
 
     fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
         advance(py, reading, &self.reading, |value| self.deliver(Ok(value)))
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { field: &self.field, event: Some(&self.event) }
     }
 }
 
@@ -263,20 +265,20 @@ impl Call {
                 return Ok(None);
             }
         };
-        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions)?)
+        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions, self.origin()))
     }
 
     /// What the awaitables gave, in their order; an exception stands for its own failure.
     fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
         let reading = self.reading.lock().take();
         let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions)?)
+        self.advance(py, reading.supply(results, &self.functions, self.origin()))
     }
 
     /// The function raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
         let Ok(_inside) = inside() else { return };
-        self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
+        self.deliver(Err(masked(py, &self.functions, self.origin(), &PyErr::from_value(exception))));
     }
 
     /// The function took too long, or awaitables in its result did, and only they have failed then: whoever did not select
@@ -326,6 +328,10 @@ pub(crate) struct Generation {
 impl Generation {
     fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
         advance(py, reading, &self.reading, |value| self.generation.emit(&value))
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { field: &self.generation.field, event: None }
     }
 
     fn reads(&self) -> &Arc<Reads> {
@@ -389,14 +395,14 @@ impl Generation {
 
     /// Reads what was yielded and delivers it, like `Call.finish`.
     fn emit<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyList>>> {
-        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions)?)
+        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions, self.origin()))
     }
 
     /// What the awaitables gave, in their order.
     fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
         let reading = self.reading.lock().take();
         let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions)?)
+        self.advance(py, reading.supply(results, &self.functions, self.origin()))
     }
 
     /// It ended by itself.
@@ -406,7 +412,7 @@ impl Generation {
 
     /// It raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
-        let error = errors::masked(py, &self.functions.mask, &PyErr::from_value(exception));
+        let error = masked(py, &self.functions, self.origin(), &PyErr::from_value(exception));
         self.generation.finish(Err(error));
     }
 }

@@ -83,7 +83,7 @@ impl<'py> IntoPyObject<'py> for Connected {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, ended, mask, nested, audit, warn))]
+    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, ended, told, report, nested, audit, warn))]
     fn new(
         py: Python<'_>,
         schema: &Schema,
@@ -95,7 +95,8 @@ impl Core {
         generate: Py<PyAny>,
         abandon: Py<PyAny>,
         ended: Py<PyAny>,
-        mask: Py<PyAny>,
+        told: Py<PyAny>,
+        report: Py<PyAny>,
         nested: Py<PyAny>,
         audit: Py<PyAny>,
         warn: Py<PyAny>,
@@ -103,10 +104,21 @@ impl Core {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let buses = Buses::new(py, bus)?;
+        let functions = Functions {
+            event,
+            start,
+            generate,
+            abandon,
+            ended,
+            told,
+            report,
+            warn: warn.clone_ref(py),
+            nested,
+            missing: Mutex::default(),
+        };
         let trail = Arc::new(Trail { write: Arc::new(audit), warn: Arc::new(warn), home: Mutex::new(None) });
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
-        let functions = Arc::new(Functions { event, start, generate, abandon, ended, mask, nested });
-        Ok(Core { parts, buses, functions, trail, runs: Arc::default() })
+        Ok(Core { parts, buses, functions: Arc::new(functions), trail, runs: Arc::default() })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.

@@ -6,16 +6,19 @@ Which call is due, who shares it and in which order results go out is decided in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphQLError
 from .info import Info
 from .security import SecurityContext
+from .threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine
@@ -45,37 +48,65 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         # By the keys of generators and of calls that are abandoned together.
-        self._running: dict[int, set[asyncio.Task[None] | Future[None]]] = {}
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fraiseql-subs")
+        self._running: dict[int, dict[asyncio.Task[None] | Future[None], Call | Generation]] = {}
+        self._ended = False
+        self._pool = Threads(self._threads)
 
     async def close(self) -> None:
-        """Cancels what still runs and waits for its end; threads end when their functions return."""
+        """Cancels what still runs and waits for its end, but for threads: those end when their functions return."""
         tasks = [each for running in self._running.values() for each in running if isinstance(each, asyncio.Task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def start(self, calls: Sequence[Call]) -> None:
         """Starts calls; runs on the loop, for a burst at once."""
         for call in calls:
-            if self._functions[call.function].kind == "sync":
-                self._submit(call)
-            else:
-                self._spawn(call)
+            try:
+                if self._functions[call.function].kind == "sync":
+                    self._submit(call)
+                else:
+                    self._spawn(call)
+            except Exception as error:  # of the loop, or the system has no more threads; the others begin all the same
+                call.fail(error)
 
     def abandon(self, key: int) -> None:
         """Nobody waits any more: tasks are cancelled, generators closed; what waits for a thread is never called."""
         for running in tuple(self._running.get(key, ())):
             running.cancel()
 
-    def _add(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
-        self._running.setdefault(key, set()).add(running)
+    def ended(self, is_needed: bool) -> None:
+        """The loop was closed before the manager was left: nothing can run. `is_needed`: something should have."""
+        lost = [each for running in tuple(self._running.values()) for each in tuple(running.values())]
+        for each in lost:
+            each.fail(asyncio.CancelledError())
+        if (lost or is_needed) and not self._ended:
+            self._ended = True
+            logger.error(
+                "the event loop that entered the SubscriptionManager is closed, so no function can run: every event "
+                "that needs one is an error. Enter the manager on the loop that serves the application (its lifespan, "
+                "or `async with manager`), not by asyncio.run or async_to_sync"
+            )
 
-    def _remove(self, key: int, running: asyncio.Task[None] | Future[None]) -> None:
-        self._running[key].discard(running)
-        if not self._running[key]:
-            del self._running[key]
+    def _add(self, running: asyncio.Task[None] | Future[None], what: Call | Generation) -> Callable[[], None]:
+        """Returns what takes it out again, of this run: a thread may go on into the next, which has keys of its own."""
+        by_key, key = self._running, what.key
+        by_key.setdefault(key, {})[running] = what
+
+        def remove() -> None:
+            by_key[key].pop(running, None)
+            if not by_key[key]:
+                del by_key[key]
+
+        return remove
+
+    def report(
+        self, what: str, error: BaseException, field: str, function: int, event_id: str | None, event_type: str | None
+    ) -> None:
+        """Logs what a function, or something in its result, has raised."""
+        event = "no event" if event_id is None else f"event {event_id} of type {event_type}"
+        logger.error("%s %s (field %s, %s)", self._functions[function].name, what, field, event, exc_info=error)
 
     def _timeout_of(self, call: Call) -> float:
         timeout = call.timeout
@@ -85,12 +116,12 @@ class Runner:
 
     def _spawn(self, call: Call) -> None:
         task = self._task(self._call(call))
-        self._add(call.key, task)
+        remove = self._add(task, call)
         timer = self._loop.call_later(self._timeout_of(call), self._expire, call, task)
 
-        def done(task: asyncio.Task[None]) -> None:
+        def done(_: asyncio.Task[None]) -> None:
             timer.cancel()
-            self._remove(call.key, task)
+            remove()
 
         task.add_done_callback(done)
 
@@ -101,67 +132,75 @@ class Runner:
             awaited = call.finish(result, True)
             while awaited:
                 awaited = call.supply(await _outcomes(awaited))
-        except asyncio.CancelledError as error:
+        except (Exception, GeneratorExit) as error:
+            call.fail(error)
+        except BaseException as error:
             call.fail(error)
             raise
-        except Exception as error:
-            call.fail(error)
 
     def _expire(self, call: Call, task: asyncio.Task[None]) -> None:
+        task.cancel()
         if call.expire():
             logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
-        task.cancel()
 
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         context = self._context.copy()
-        if sys.version_info >= (3, 11):
-            return self._loop.create_task(coroutine, context=context)
-        return context.run(self._loop.create_task, coroutine)
+        try:
+            if sys.version_info >= (3, 11):
+                return self._loop.create_task(coroutine, context=context)
+            return context.run(self._loop.create_task, coroutine)
+        except BaseException:  # of a loop's own task factory
+            coroutine.close()
+            raise
 
     # ---- sync functions ----
 
     def _submit(self, call: Call) -> None:
-        timeout = self._timeout_of(call)
+        loop, timeout = self._loop, self._timeout_of(call)
         started: list[float] = []  # when the thread began, on the loop's clock
 
         def expire() -> None:
-            left = started[0] + timeout - self._loop.time() if started else 0.0
+            left = started[0] + timeout - loop.time() if started else 0.0
             if left > 0:
-                self._loop.call_later(left, expire)
+                loop.call_later(left, expire)
             elif call.expire():
                 what = "waited too long for a thread" if future.cancel() else "timed out; its thread goes on"
                 logger.warning("%s %s", self._functions[call.function].name, what)
 
         def run() -> None:
-            started.append(self._loop.time())
+            started.append(loop.time())
             try:
                 function = self._functions[call.function]
                 call.finish(function.call(call.event(), call.arguments(), _info(call)), False)
             except BaseException as error:
                 call.fail(error)
 
-        timer = self._loop.call_later(timeout, expire)
-        future = self._pool.submit(self._context.copy().run, run)
-        self._add(call.key, future)
+        future = self._pool.submit(partial(self._context.copy().run, run))
+        timer = loop.call_later(timeout, expire)
+        remove = self._add(future, call)
 
         def done() -> None:
             call.release()
             timer.cancel()
-            self._remove(call.key, future)
+            remove()
 
-        future.add_done_callback(lambda _: self._on_loop(done))
+        def done_in_thread(_: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # a loop that is closed keeps nothing
+                loop.call_soon_threadsafe(done)
 
-    def _on_loop(self, callback: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+        future.add_done_callback(done_in_thread)
 
     # ---- generators ----
 
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
-        task = self._task(self._generate(generation))
-        self._add(generation.key, task)
-        task.add_done_callback(lambda task: self._remove(generation.key, task))
+        try:
+            task = self._task(self._generate(generation))
+        except Exception as error:
+            generation.fail(error)
+        else:
+            remove = self._add(task, generation)
+            task.add_done_callback(lambda _: remove())
 
     async def _generate(self, generation: Generation) -> None:
         generator: AsyncGenerator[Any, None] | None = None
@@ -178,11 +217,11 @@ class Runner:
             return
         except StopAsyncIteration:
             generation.complete()
-        except asyncio.CancelledError as error:
+        except (Exception, GeneratorExit) as error:
+            generation.fail(error)
+        except BaseException as error:
             generation.fail(error)
             raise
-        except Exception as error:
-            generation.fail(error)
         finally:
             if generator is not None:
                 await _close(generator, self._functions[generation.function].name)
@@ -220,13 +259,11 @@ def _lasting(viewer: SecurityContext) -> SecurityContext:
     return viewer if is_plain else viewer._without_expiry()
 
 
-def mask(error: BaseException) -> tuple[str, dict[str, Any] | None]:
-    """What a client may know: all of a `GraphQLError` (ours, or graphql-core's), nothing of another exception."""
-    if isinstance(error, GraphQLError):
-        return error.message, error.extensions
-    core = sys.modules.get("graphql")
-    if core is not None and isinstance(error, core.GraphQLError):
-        return error.message, error.extensions
-    if not isinstance(error, asyncio.CancelledError):
-        logger.error("a subscription function failed", exc_info=error)
-    return "Internal server error", None
+def told(error: BaseException) -> tuple[str, object] | None:
+    """Message and extensions of a `GraphQLError` (ours, or graphql-core's); of others clients know nothing."""
+    if not isinstance(error, GraphQLError):
+        core = sys.modules.get("graphql")
+        if core is None or not isinstance(error, core.GraphQLError):
+            return None
+    # A message may be a text that is translated when it is read, which is no str.
+    return str(error.message), error.extensions

@@ -16,7 +16,7 @@ from ._core import Core, Subscription
 from .bus import EventBusConfig
 from .errors import NotAvailableError, NotRunning
 from .event import Event
-from .functions import Runner, mask
+from .functions import Runner, told
 from .limits import Limits
 from .schema import Schema
 from .security import ALL_TENANTS, AllTenants, Explanation, SecurityContext
@@ -78,7 +78,9 @@ class SubscriptionManager:
             start=self._runner.start,
             generate=self._runner.generate,
             abandon=self._runner.abandon,
-            mask=mask,
+            ended=self._runner.ended,
+            told=told,
+            report=self._runner.report,
             nested=schema.nested,
             audit=audit.write,
             warn=logger.warning,
@@ -346,7 +348,10 @@ class SubscriptionManager:
         return self._core.prometheus()
 
     def health(self) -> dict[str, Any]:
-        """For a readiness probe: `ok`, `state` and `bus`; never blocks."""
+        """For a readiness probe: `ok`, `state` and `bus`; never blocks.
+
+        `ok` is false unless the manager is running, its bus is there, and the event loop that entered it is not closed.
+        """
         return self._core.health()
 
     def explain(

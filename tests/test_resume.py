@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
 from fraiseql_subs import (
+    ALL_TENANTS,
     Event,
     Forbidden,
     GraphQLRequestError,
@@ -23,7 +25,7 @@ from fraiseql_subs import (
 )
 
 from .buses import token
-from .support import TICKS, Tick, manager_of, one, rest, soon, take, ticks
+from .support import TICKS, Tick, entered, manager_of, one, rest, soon, take, ticks
 
 
 @subscription(channel="c", where=data["n"] >= argument("least"))
@@ -413,3 +415,35 @@ async def test_something_else_raises(resume):
         with pytest.raises(TypeError):
             async with manager.subscribe(TICKS, resume=resume):
                 pass
+
+
+async def test_an_event_for_all_tenants_that_is_read_back_is_one_call_for_each_tenant():
+    calls: list[int] = []
+
+    @subscription(channel="c")
+    async def counted(event: Event) -> int:
+        calls.append(event.data["n"])
+        return len(calls)
+
+    manager = manager_of(counted, history=10)
+    query = "subscription { counted }"
+    async with manager:
+        async with manager.subscribe(query, context=SecurityContext(tenant_id="a"), resume=True) as stream:
+            await publish(manager, 0, tenant_id=ALL_TENANTS)
+            after = token(await one(stream))
+        await publish(manager, 1, tenant_id=ALL_TENANTS)
+        calls.clear()
+        tenants = ["a", "b", None, "a", "b"]
+        async with contextlib.AsyncExitStack() as stack:
+            streams = [
+                await entered(
+                    stack,
+                    manager.subscribe(query, context=SecurityContext(tenant_id=tenant_id), resume=after),
+                )
+                for tenant_id in tenants
+            ]
+            got = [(await one(stream))["data"]["counted"] for stream in streams]
+    assert calls == [1, 1, 1]
+    results = dict(zip(tenants, got, strict=True))
+    assert sorted(results.values()) == [1, 2, 3]
+    assert got == [results[tenant_id] for tenant_id in tenants]

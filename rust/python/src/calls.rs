@@ -1,5 +1,7 @@
 //! The engine's port to user code: calls are queued from any thread, and started on the loop that entered the manager, in batches.
+//! Once that loop is closed nothing can be started, and each call is an error.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Turn, Watcher};
@@ -10,13 +12,13 @@ use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use pyo3_async_runtimes::generic::future_into_py;
+use pyo3_async_runtimes::generic::{Runtime, future_into_py};
 
-use crate::functions::Functions;
+use crate::convert;
+use crate::functions::{Functions, Origin, internal, masked};
 use crate::read::Reading;
-use crate::runtime::Tokio;
+use crate::runtime::{Tokio, inside, runtime};
 use crate::wake::{Bridge, OnLoop};
-use crate::{convert, errors};
 
 /// The engine's port.
 pub(crate) struct Port {
@@ -24,6 +26,8 @@ pub(crate) struct Port {
     home: Arc<Bridge>,
     functions: Arc<Functions>,
     queue: Mutex<Vec<Work>>,
+    /// It was said that the loop has ended.
+    told: AtomicBool,
 }
 
 enum Work {
@@ -34,7 +38,22 @@ enum Work {
 
 impl Port {
     pub(crate) fn new(home: Arc<Bridge>, functions: Arc<Functions>) -> Arc<Port> {
-        Arc::new_cyclic(|me| Port { me: me.clone(), home, functions, queue: Mutex::default() })
+        let port = Arc::new_cyclic(|me| Port {
+            me: me.clone(),
+            home,
+            functions,
+            queue: Mutex::default(),
+            told: AtomicBool::new(false),
+        });
+        let ended = port.me.clone();
+        port.home.at_the_end(move || {
+            if let Some(port) = ended.upgrade() {
+                // What it had begun will never go on either.
+                port.say_ended(false);
+                port.lose();
+            }
+        });
+        port
     }
 
     fn push(&self, work: Work) {
@@ -43,8 +62,48 @@ impl Port {
             queue.push(work);
             queue.len() == 1
         };
-        if was_empty && let Some(me) = self.me.upgrade() {
-            self.home.push(me);
+        if was_empty
+            && let Some(me) = self.me.upgrade()
+            && !self.home.push(me)
+        {
+            self.lose();
+        }
+    }
+
+    /// The loop has ended: what is queued is an error for whoever waits for it.
+    fn lose(&self) {
+        let queue = std::mem::take(&mut *self.queue.lock());
+        let is_needed = queue.iter().any(|work| !matches!(work, Work::Abandon(_)));
+        if is_needed && !self.told.swap(true, SeqCst) {
+            self.say_ended(true);
+        }
+        if let Ok(runtime) = runtime() {
+            // Not here: this may be under the locks that the errors go through.
+            runtime.spawn(async move { queue.into_iter().for_each(Work::fail) });
+        }
+    }
+
+    /// Tells Python, from a thread that may wait for the interpreter.
+    fn say_ended(&self, is_needed: bool) {
+        let functions = self.functions.clone();
+        Tokio::spawn_blocking(move || {
+            Python::attach(|py| {
+                if let Err(error) = functions.ended.bind(py).call1((is_needed,)) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+    }
+}
+
+impl Work {
+    /// It is never done.
+    fn fail(self) {
+        match self {
+            // It tells an error where it is dropped.
+            Work::Call(call) => drop(call),
+            Work::Generate(generation) => generation.finish(Err(internal())),
+            Work::Abandon(_) => {}
         }
     }
 }
@@ -69,22 +128,24 @@ impl OnLoop for Port {
         let functions = &self.functions;
         let calls = PyList::empty(py);
         for work in queue {
-            match work {
-                Work::Call(call) if call.is_abandoned() => {}
-                Work::Call(call) => calls.append(Call::new(call, functions.clone()))?,
+            let done = match work {
+                Work::Call(call) if call.is_abandoned() => Ok(()),
+                // One that is dropped is an error for those who wait for it.
+                Work::Call(call) => calls.append(Call::new(call, functions.clone())),
                 Work::Generate(generation) => {
-                    let generation = Generation { generation, functions: functions.clone(), reading: Mutex::default() };
-                    functions.generate.bind(py).call1((generation,))?;
+                    let (started, functions) = (generation.clone(), functions.clone());
+                    let started = Generation { generation: started, functions, reading: Mutex::default() };
+                    let done = self.functions.generate.bind(py).call1((started,));
+                    done.map(drop).inspect_err(|_| generation.finish(Err(internal())))
                 }
-                Work::Abandon(key) => {
-                    functions.abandon.bind(py).call1((key,))?;
-                }
+                Work::Abandon(key) => functions.abandon.bind(py).call1((key,)).map(drop),
+            };
+            // What stands behind it goes on.
+            if let Err(error) = done {
+                error.write_unraisable(py, None);
             }
         }
-        if !calls.is_empty() {
-            functions.start.bind(py).call1((calls,))?;
-        }
-        Ok(())
+        if calls.is_empty() { Ok(()) } else { functions.start.bind(py).call1((calls,)).map(drop) }
     }
 }
 
@@ -133,6 +194,10 @@ impl Call {
     fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
         advance(py, reading, &self.reading, |value| self.deliver(Ok(value)))
     }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { field: &self.field, event: Some(&self.event) }
+    }
 }
 
 #[pymethods]
@@ -169,6 +234,7 @@ impl Call {
 
     /// The event, with `data` of its own.
     fn event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let _inside = inside()?;
         let event = &self.event;
         let tenant = match &event.audience {
             Audience::Tenant(tenant) => tenant.as_deref(),
@@ -201,6 +267,7 @@ impl Call {
         result: &Bound<'py, PyAny>,
         asynchronous: bool,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let _inside = inside()?;
         let reads = self.call.lock().as_ref().map(EngineCall::reads);
         let reads = match reads {
             // The outcome has been delivered.
@@ -211,19 +278,20 @@ impl Call {
                 return Ok(None);
             }
         };
-        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions)?)
+        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions, self.origin()))
     }
 
     /// What the awaitables gave, in their order; an exception stands for its own failure.
     fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
         let reading = self.reading.lock().take();
         let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions)?)
+        self.advance(py, reading.supply(results, &self.functions, self.origin()))
     }
 
     /// The function raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
-        self.deliver(Err(errors::masked(py, &self.functions.mask, &PyErr::from_value(exception))));
+        let Ok(_inside) = inside() else { return };
+        self.deliver(Err(masked(py, &self.functions, self.origin(), &PyErr::from_value(exception))));
     }
 
     /// The function took too long, or awaitables in its result did, and only they have failed then: whoever did not select
@@ -273,6 +341,10 @@ pub(crate) struct Generation {
 impl Generation {
     fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
         advance(py, reading, &self.reading, |value| self.generation.emit(&value))
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin { field: &self.generation.field, event: None }
     }
 
     fn reads(&self) -> &Arc<Reads> {
@@ -336,14 +408,14 @@ impl Generation {
 
     /// Reads what was yielded and delivers it, like `Call.finish`.
     fn emit<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyList>>> {
-        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions)?)
+        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions, self.origin()))
     }
 
     /// What the awaitables gave, in their order.
     fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
         let reading = self.reading.lock().take();
         let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions)?)
+        self.advance(py, reading.supply(results, &self.functions, self.origin()))
     }
 
     /// It ended by itself.
@@ -353,7 +425,7 @@ impl Generation {
 
     /// It raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
-        let error = errors::masked(py, &self.functions.mask, &PyErr::from_value(exception));
+        let error = masked(py, &self.functions, self.origin(), &PyErr::from_value(exception));
         self.generation.finish(Err(error));
     }
 }

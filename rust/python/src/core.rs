@@ -12,6 +12,7 @@ use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
 use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
+use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3_async_runtimes::generic::future_into_py;
@@ -88,7 +89,9 @@ impl<'py> IntoPyObject<'py> for Connected {
 impl Core {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "one caller, which names them all")]
-    #[pyo3(signature = (schema, *, bus, limits, multi_tenant, event, start, generate, abandon, mask, nested, audit, warn, events))]
+    #[pyo3(signature = (
+        schema, *, bus, limits, multi_tenant, event, start, generate, abandon, ended, told, report, nested, audit, warn, events
+    ))]
     fn new(
         py: Python<'_>,
         schema: &Schema,
@@ -99,7 +102,9 @@ impl Core {
         start: Py<PyAny>,
         generate: Py<PyAny>,
         abandon: Py<PyAny>,
-        mask: Py<PyAny>,
+        ended: Py<PyAny>,
+        told: Py<PyAny>,
+        report: Py<PyAny>,
         nested: Py<PyAny>,
         audit: Py<PyAny>,
         warn: Py<PyAny>,
@@ -108,10 +113,21 @@ impl Core {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let buses = Buses::new(py, bus)?;
+        let functions = Functions {
+            event,
+            start,
+            generate,
+            abandon,
+            ended,
+            told,
+            report,
+            warn: warn.clone_ref(py),
+            nested,
+            missing: Mutex::default(),
+        };
         let trail = Arc::new(Trail::new(audit, warn, events));
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
-        let functions = Arc::new(Functions { event, start, generate, abandon, mask, nested });
-        Ok(Core { parts, buses, functions, trail, runs: Arc::default() })
+        Ok(Core { parts, buses, functions: Arc::new(functions), trail, runs: Arc::default() })
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
@@ -346,13 +362,20 @@ impl Core {
             ("last_error", status.last_error.map_or(Value::Null, Value::string)),
         ];
         let bus: Object = bus.into_iter().map(|(key, value)| (key.into(), value)).collect();
-        let ok = connected && phase == Some(Phase::Running);
+        let ok = connected && phase == Some(Phase::Running) && !self.has_lost_its_loop(py);
         let health = [("ok", Value::Bool(ok)), ("state", Value::string(state)), ("bus", Value::Object(bus))];
         convert::to_python(py, &Value::Object(health.into_iter().map(|(key, value)| (key.into(), value)).collect()))
     }
 }
 
 impl Core {
+    /// Whether the loop that entered the manager is closed, and the manager was not left.
+    fn has_lost_its_loop(&self, py: Python<'_>) -> bool {
+        let run = self.runs.of_this_process().filter(|run| run.home.is_closed(py));
+        // Not every loop lets go of what it was to call.
+        run.inspect(|run| run.home.forget()).is_some()
+    }
+
     /// Where in its life the run is, and how its bus is, of which the figures take note.
     fn observe(&self, py: Python<'_>) -> PyResult<(Option<Phase>, Status)> {
         let phase = self.runs.of_this_process().map(|run| run.sessions.engine.phase());

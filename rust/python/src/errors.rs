@@ -90,19 +90,3 @@ fn plain(error: &GraphQLError) -> Value {
     // What we wrote ourselves is JSON.
     Value::parse(json.as_bytes()).unwrap_or_else(|_| Value::Object(Object::default()))
 }
-
-/// What the masking function of Python says of an exception: a text and extensions.
-pub(crate) fn masked(py: Python<'_>, mask: &Py<PyAny>, exception: &PyErr) -> GraphQLError {
-    let said: PyResult<(String, Option<Bound<'_, PyAny>>)> =
-        // As a value of its own it carries the traceback.
-        mask.bind(py).call1((exception.clone_ref(py).into_value(py),)).and_then(|said| said.extract());
-    let (message, extensions) = match said {
-        Ok(said) => said,
-        Err(error) => {
-            error.write_unraisable(py, None);
-            ("Internal server error".to_owned(), None)
-        }
-    };
-    let extensions = extensions.and_then(|members| convert::to_value(&members, "extensions").ok()).unwrap_or_default();
-    GraphQLError { extensions, ..GraphQLError::new(code::INTERNAL_SERVER_ERROR, message) }
-}

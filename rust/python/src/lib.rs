@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`core`] is the manager's native half, [`convert`] turns Python values into the engine's and back,
 //! [`wake`] brings work onto event loops, [`stream`] and [`socket`] are the two kinds of readers, [`calls`] and [`read`]
-//! run functions and read what they return. [`admin`] is for operators.
+//! run functions and read what they return; [`functions`] says what clients are told of exceptions. [`admin`] is for operators.
 
 use pyo3::prelude::*;
 

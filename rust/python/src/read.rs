@@ -12,8 +12,8 @@ use pyo3::exceptions::{PyAttributeError, PyBaseException};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyMapping, PyString, PyTuple};
 
-use crate::functions::Functions;
-use crate::{convert, errors};
+use crate::convert;
+use crate::functions::{Functions, Origin, masked};
 
 /// A result that has been read as far as it can be without awaiting.
 pub(crate) struct Reading {
@@ -43,15 +43,16 @@ impl Reading {
         ty: &ReadType,
         asynchronous: bool,
         functions: &Functions,
-    ) -> PyResult<Reading> {
-        let mut reader = Reader { functions, asynchronous, place: Vec::new(), awaited: Vec::new() };
+        origin: Origin<'_>,
+    ) -> Reading {
+        let mut reader = Reader { functions, origin, asynchronous, place: Vec::new(), awaited: Vec::new() };
         let value = reader.read_or_await(result, ty);
-        Ok(Reading { value, awaited: reader.awaited })
+        Reading { value, awaited: reader.awaited }
     }
 
     /// Puts the outcomes of its awaitables into their places.
-    pub(crate) fn supply(mut self, results: &Bound<'_, PyList>, functions: &Functions) -> PyResult<Reading> {
-        let mut reader = Reader { functions, asynchronous: true, place: Vec::new(), awaited: Vec::new() };
+    pub(crate) fn supply(mut self, results: &Bound<'_, PyList>, functions: &Functions, origin: Origin<'_>) -> Reading {
+        let mut reader = Reader { functions, origin, asynchronous: true, place: Vec::new(), awaited: Vec::new() };
         for (Awaited { place, ty, .. }, result) in std::mem::take(&mut self.awaited).into_iter().zip(results.iter()) {
             reader.place.clone_from(&place);
             let value = match result.cast::<PyBaseException>() {
@@ -62,7 +63,7 @@ impl Reading {
                 *there = value;
             }
         }
-        Ok(Reading { value: self.value, awaited: reader.awaited })
+        Reading { value: self.value, awaited: reader.awaited }
     }
 
     /// What there is without its awaitables, which failed.
@@ -87,6 +88,7 @@ fn at<'a>(value: &'a mut Value, place: &[Step]) -> Option<&'a mut Value> {
 
 struct Reader<'a> {
     functions: &'a Functions,
+    origin: Origin<'a>,
     asynchronous: bool,
     place: Vec<Step>,
     awaited: Vec<Awaited>,
@@ -204,6 +206,10 @@ impl Reader<'_> {
                 };
                 found.call(PyTuple::empty(value.py()), arguments.as_ref()).map(Some)
             }
+            None if value.cast::<PyMapping>().is_err() => {
+                self.functions.say_missing(value, &format!("{type_name}.{}", key.graphql_name), &key.python_name);
+                Ok(None)
+            }
             found => Ok(found),
         }
     }
@@ -264,7 +270,7 @@ impl Reader<'_> {
 
     /// A failure with what a client may know of an exception.
     fn failed(&self, error: &PyErr) -> Value {
-        Python::attach(|py| Value::Failed(Arc::new(errors::masked(py, &self.functions.mask, error))))
+        Python::attach(|py| Value::Failed(Arc::new(masked(py, self.functions, self.origin, error))))
     }
 }
 

@@ -1,12 +1,15 @@
 //! The tokio runtime of this process: started at the first use, and anew in a forked child.
 //!
 //! Its threads enter the interpreter only to resolve a future of a loop. One that is inside while the interpreter ends would crash
-//! the process, so the end waits for those that are inside and lets no other in.
+//! the process, so the end waits for those that are inside and lets no other in. The threads of sync functions are daemons, which
+//! the end cuts off wherever they are: in native code they count as well.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic;
@@ -16,9 +19,12 @@ use tokio::task::{JoinError, JoinHandle};
 /// the child gets its own.
 static CURRENT: Mutex<Option<(u32, &'static tokio::runtime::Runtime)>> = Mutex::new(None);
 
-/// The threads of the runtime that are in the interpreter.
+/// The threads that are in native code and in the interpreter, and are not joined at its end.
 static INSIDE: Mutex<Inside> = Mutex::new(Inside { threads: 0, closed: false });
 static LEFT: Condvar = Condvar::new();
+
+/// The interpreter's end waits no longer for them: one may be in a property of a result that never returns.
+const LONGEST_END: Duration = Duration::from_millis(500);
 
 struct Inside {
     threads: usize,
@@ -29,12 +35,18 @@ impl Inside {
     fn enter() -> Option<Guard> {
         let mut inside = INSIDE.lock();
         inside.threads += usize::from(!inside.closed);
-        (!inside.closed).then_some(Guard)
+        // One that is made in vain would take the lock again where it is dropped.
+        (!inside.closed).then(|| Guard)
     }
 }
 
-/// A thread that is in the interpreter.
-struct Guard;
+/// A thread that is inside.
+pub(crate) struct Guard;
+
+/// Keeps the interpreter's end waiting while a thread that may be a daemon is in native code.
+pub(crate) fn inside() -> PyResult<Guard> {
+    Inside::enter().ok_or_else(|| PyRuntimeError::new_err("the interpreter is ending"))
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -43,7 +55,7 @@ impl Drop for Guard {
     }
 }
 
-/// Has the interpreter wait for the runtime's threads at its end, after what was registered later.
+/// Has the interpreter wait for those inside at its end, after what was registered later.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let close = wrap_pyfunction!(close, module)?;
     module.py().import("atexit")?.call_method1("register", (close,))?;
@@ -57,7 +69,8 @@ fn close(py: Python<'_>) {
         py.detach(|| {
             let mut inside = INSIDE.lock();
             inside.closed = true;
-            LEFT.wait_while(&mut inside, |inside| inside.threads > 0);
+            // Whoever is still inside then is left behind.
+            let _ = LEFT.wait_while_for(&mut inside, |inside| inside.threads > 0, LONGEST_END);
         });
     }
 }

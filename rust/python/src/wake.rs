@@ -3,6 +3,9 @@
 //! The loop watches one end of a socket pair. A thread that has work for it queues the work and writes a byte to the other end,
 //! unless one is on its way already. That needs neither the interpreter nor a lock of the loop's. Work that a publish on the loop's own
 //! thread makes needs no socket either: the loop is told by `call_soon` when the publish is done.
+//!
+//! A loop that is closed lets go of what it was to call, and so we hear of its end without asking. One that merely stands still may run
+//! again, and will do what is queued.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -21,6 +24,9 @@ pub(crate) trait OnLoop: Send + Sync {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()>;
 }
 
+/// What is done when a loop ends that was not given back.
+type AtTheEnd = Box<dyn FnOnce() + Send>;
+
 /// The way onto one event loop.
 pub(crate) struct Bridge {
     reader: UnixStream,
@@ -29,6 +35,7 @@ pub(crate) struct Bridge {
     queue: Mutex<Option<VecDeque<Arc<dyn OnLoop>>>>,
     /// What can wait: a little of it is done in each turn, after everything else.
     late: Mutex<VecDeque<Arc<dyn OnLoop>>>,
+    at_the_end: Mutex<Option<AtTheEnd>>,
     signalled: AtomicBool,
     /// Events that were published since the loop had its turn.
     unattended: AtomicUsize,
@@ -59,6 +66,7 @@ impl Bridge {
             writer,
             queue: Mutex::new(Some(VecDeque::new())),
             late: Mutex::default(),
+            at_the_end: Mutex::default(),
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
@@ -66,23 +74,34 @@ impl Bridge {
             thread: std::thread::current().id(),
             event_loop: event_loop.clone().unbind(),
         });
-        event_loop.call_method1("add_reader", (bridge.reader.as_raw_fd(), Drain(bridge.clone())))?;
+        event_loop.call_method1("add_reader", (bridge.reader.as_raw_fd(), Watch::new(bridge.clone())))?;
         Ok(bridge)
+    }
+
+    /// What is to be done when the loop is closed before it is given back.
+    pub(crate) fn at_the_end(&self, then: impl FnOnce() + Send + 'static) {
+        *self.at_the_end.lock() = Some(Box::new(then));
     }
 
     /// Gives the loop back, from any thread: it does what is queued, in its next turn, and stops watching.
     pub(crate) fn close(self: &Arc<Self>, py: Python<'_>) {
+        let unused = self.at_the_end.lock().take();
+        drop(unused);
         // A loop that was closed, now or before its next turn, drops this instead of calling it.
         let closing = Closing(self.clone());
         let _ = self.event_loop(py).call_method1("call_soon_threadsafe", (closing,));
     }
 
-    /// What is queued is forgotten, and whatever comes is.
-    fn forget(&self) {
+    /// What is queued is forgotten, and whatever comes is: the loop is closed, or given back.
+    pub(crate) fn forget(&self) {
         let queue = self.queue.lock().take();
         drop(queue);
         let late = std::mem::take(&mut *self.late.lock());
         drop(late);
+        let then = self.at_the_end.lock().take();
+        if let Some(then) = then {
+            then();
+        }
     }
 
     pub(crate) fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
@@ -95,17 +114,18 @@ impl Bridge {
         self.event_loop(py).call_method0("is_closed").and_then(|closed| closed.is_truthy()).unwrap_or(true)
     }
 
-    /// Queues work, and wakes the loop unless it is on its way already.
-    pub(crate) fn push(&self, work: Arc<dyn OnLoop>) {
+    /// Queues work, and wakes the loop unless it is on its way already; `false`: it is closed, and nothing will be done.
+    pub(crate) fn push(&self, work: Arc<dyn OnLoop>) -> bool {
         match &mut *self.queue.lock() {
             Some(queue) => queue.push_back(work),
-            None => return,
+            None => return false,
         }
         let was_signalled = self.signalled.swap(true, SeqCst);
         if !(was_signalled || self.publishing.load(SeqCst) && self.is_mine()) {
             // A full socket has bytes that the loop has not read yet: it will come.
             let _ = (&self.writer).write(&[1]);
         }
+        true
     }
 
     /// Queues work that can wait, from the loop's own thread: thousands of ends at once must not keep those waiting who go on.
@@ -228,7 +248,36 @@ impl OnLoop for Turn {
     }
 }
 
-/// What the loop calls when it was woken.
+/// What the loop calls when it was woken. It keeps this until it stops watching, or is closed.
+#[pyclass(frozen)]
+struct Watch {
+    bridge: Arc<Bridge>,
+    /// A forked child has a copy of it, and no part in what it stands for.
+    process: u32,
+}
+
+impl Watch {
+    fn new(bridge: Arc<Bridge>) -> Watch {
+        Watch { bridge, process: std::process::id() }
+    }
+}
+
+#[pymethods]
+impl Watch {
+    fn __call__(&self, py: Python<'_>) {
+        self.bridge.drain(py);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.bridge.forget();
+        }
+    }
+}
+
+/// What the loop calls when it was told without the socket.
 #[pyclass(frozen)]
 struct Drain(Arc<Bridge>);
 

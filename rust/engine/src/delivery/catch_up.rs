@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
-use super::past::Reader;
+use super::past::{Reader, SharedCall};
 use super::resolver::{Call, ClassKey, Shared, too_late};
 use super::subscription::{Subscription, Ticket};
 use super::turns::Turn;
@@ -112,8 +112,10 @@ async fn read(
 ) -> Result<(), Rejection> {
     let Ticket { admission, dispatcher, .. } = ticket;
     let (mailbox, metrics) = (&subscription.mailbox, &dispatcher.shared.metrics);
-    let class = (admission.operation.field.declaration.kind != Kind::Passthrough)
-        .then(|| ClassKey::of(&admission.operation, &admission.viewer).0);
+    let call = (admission.operation.field.declaration.kind != Kind::Passthrough).then(|| SharedCall {
+        class: ClassKey::of(&admission.operation, &admission.viewer).0,
+        tenant: admission.viewer.tenant_id.clone(),
+    });
     let mut turn = Pace { turns: &dispatcher.shelf.turns, mailbox, permit: None };
     let mut cursor = after;
     if !past.reaches(after) {
@@ -133,12 +135,12 @@ async fn read(
         metrics.filtered(Module::Rows, excerpt.withheld.rows);
         for past in excerpt.events {
             turn.room().await;
-            if class.is_some() {
+            if call.is_some() {
                 // A function may take its time.
                 turn.give_up();
             }
             let make = || result(ticket, &past.event);
-            let Some(result) = past.result(&admission.operation.plan, class.as_ref(), make).await else {
+            let Some(result) = past.result(&admission.operation.plan, call.as_ref(), make).await else {
                 return Ok(());
             };
             turn.take().await;

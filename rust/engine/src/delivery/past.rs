@@ -78,10 +78,18 @@ pub(crate) struct PastEvent {
     weight: Weight,
 }
 
+/// A call that viewers share: those of one class and one tenant. An event for all tenants is one call for each of them.
+#[derive(PartialEq, Eq, Clone)]
+pub(crate) struct SharedCall {
+    pub(crate) class: Arc<ClassKey>,
+    pub(crate) tenant: Option<Arc<str>>,
+}
+
 /// A result by what it was made for.
 struct Shared {
     plan: Arc<Plan>,
-    class: Option<Arc<ClassKey>>,
+    /// `None` where no function is called.
+    call: Option<SharedCall>,
     cell: Arc<OnceCell<Kept>>,
 }
 
@@ -268,11 +276,11 @@ impl Known {
 }
 
 impl PastEvent {
-    /// The result for a plan and a class; made by the first who asks, unless too much is kept already.
+    /// The result for a plan and a call; made by the first who asks, unless too much is kept already.
     pub(crate) async fn result<F>(
         &self,
         plan: &Arc<Plan>,
-        class: Option<&Arc<ClassKey>>,
+        call: Option<&SharedCall>,
         make: impl FnOnce() -> F,
     ) -> Option<ProjectedResult>
     where
@@ -281,12 +289,12 @@ impl PastEvent {
         let shelf = self.weight.shelf();
         let cell = {
             let mut results = self.results.lock();
-            let known = results.iter().find(|shared| Arc::ptr_eq(&shared.plan, plan) && shared.class.as_ref() == class);
+            let known = results.iter().find(|shared| Arc::ptr_eq(&shared.plan, plan) && shared.call.as_ref() == call);
             match known {
                 Some(shared) => Some(shared.cell.clone()),
                 None if results.len() < RESULTS && !shelf.is_full() => {
                     let cell = Arc::default();
-                    results.push(Shared { plan: plan.clone(), class: class.cloned(), cell: Arc::clone(&cell) });
+                    results.push(Shared { plan: plan.clone(), call: call.cloned(), cell: Arc::clone(&cell) });
                     Some(cell)
                 }
                 None => None,

@@ -43,8 +43,8 @@ class Limits:
         overflow: `"disconnect"` (1013), `"drop_oldest"`, `"drop_newest"` or `"latest"` (at most one waits, the newest).
         max_result_bytes: One message to a client; beyond it an error with code `RESULT_TOO_LARGE` in its place.
         resolver_concurrency: Events of one argument set that a function may work on at once.
-        max_calls: Calls of functions in this process at once, of all argument sets together. Beyond that they wait: tenants take
-            turns, and within a tenant its users.
+        max_calls: Calls of functions in this process at once, of all argument sets together. Beyond that they wait:
+            tenants take turns, and within a tenant its users.
         resolver_threads: Threads for sync functions.
         drain_timeout: How long the last exit waits for queues to be read; 0 drops them at once.
         resolver_timeout: How long one call may take; then a field error with code `TIMEOUT`.

@@ -91,7 +91,7 @@ class Wrong:
     def __float__(self) -> float:
         raise self._error
 
-    __int__ = __float__  # type: ignore[assignment]
+    __int__ = __float__
 
     def __str__(self) -> str:
         raise self._error

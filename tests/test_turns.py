@@ -13,7 +13,7 @@ import pytest
 from fraiseql_subs import ID, Event, Limits, SecurityContext, SubscriptionManager, subscription
 
 from .sockets import until
-from .support import manager_of, one, take
+from .support import entered, manager_of, one, take
 
 
 class Gate:
@@ -81,9 +81,7 @@ async def watching(manager: SubscriptionManager, *sets: tuple[str, SecurityConte
     async with AsyncExitStack() as stack:
         query = "subscription ($of: ID!) { gated(of: $of) }"
         yield [
-            await stack.enter_async_context(
-                manager.subscribe(query, variables={"of": of}, context=viewer, framing="result")
-            )
+            await entered(stack, manager.subscribe(query, variables={"of": of}, context=viewer, framing="result"))
             for of, viewer in sets
         ]
 

@@ -251,6 +251,11 @@ pub(crate) fn is_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(plain || texts.into_iter().any(|class| value.is_instance(class.bind(py)).unwrap_or(false)))
 }
 
+/// Whether it is a `Decimal`.
+pub(crate) fn is_decimal(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.is_instance(Known::of(value.py())?.decimal.bind(value.py()))
+}
+
 /// A scalar as JSON, where it is one: no list, mapping or object.
 pub(crate) fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
     let place = Place { name: "result", outer: None };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::graphql::{Leaf, ReadField, ReadObject, ReadType};
 use fraiseql_subs_engine::value::{Object, Value};
-use pyo3::exceptions::{PyAttributeError, PyBaseException};
+use pyo3::exceptions::{PyAttributeError, PyBaseException, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
 use crate::convert;
 use crate::functions::{Functions, Origin, masked};
@@ -123,6 +123,16 @@ impl Reader<'_> {
         let read = match leaf {
             Leaf::Json => convert::to_value(value, "result").map(Some),
             _ => convert::scalar(value),
+        };
+        let read = match read {
+            // A decimal is a text only where no number is asked for.
+            Ok(Some(Value::String(_)))
+                if matches!(leaf, Leaf::Int | Leaf::Float | Leaf::Boolean) && convert::is_decimal(value)? =>
+            {
+                number(value, leaf)
+            }
+            Ok(None) => foreign(value, leaf),
+            other => other,
         };
         match read {
             Ok(Some(value)) => Ok(value),
@@ -271,6 +281,55 @@ impl Reader<'_> {
     /// A failure with what a client may know of an exception.
     fn failed(&self, error: &PyErr) -> Value {
         Python::attach(|py| Value::Failed(Arc::new(masked(py, self.functions, self.origin, error))))
+    }
+}
+
+/// A value of a class that is none of those which always convert, as graphql-core has it: numbers by their own conversion, all else
+/// for `String` and `ID` by `str()`. `None`: it has no such form.
+fn foreign(value: &Bound<'_, PyAny>, leaf: &Leaf) -> PyResult<Option<Value>> {
+    if value.get_type().module()?.to_str()? == "builtins" {
+        return Ok(None);
+    }
+    match leaf {
+        Leaf::String | Leaf::Id => convert::scalar(value.str()?.as_any()),
+        _ => number(value, leaf),
+    }
+}
+
+/// An `Int`, a `Float` or a `Boolean` of a number that is no `int` or `float`, such as a `Fraction` or one of numpy's.
+fn number(value: &Bound<'_, PyAny>, leaf: &Leaf) -> PyResult<Option<Value>> {
+    let (py, class) = (value.py(), value.get_type());
+    let converts = class.hasattr("__float__")?;
+    match leaf {
+        Leaf::Int | Leaf::Float | Leaf::Boolean if converts => {
+            let Some(float) = or_none(py, value.extract::<f64>())?.filter(|float| float.is_finite()) else {
+                return Ok(None);
+            };
+            // Of one that is out of an `Int`'s range, the digits may be millions.
+            if !matches!(leaf, Leaf::Int) || float.abs() > f64::from(u32::MAX) {
+                return Ok(Some(Value::Float(float)));
+            }
+            match or_none(py, py.get_type::<PyInt>().call1((value,)))? {
+                Some(integer) if integer.eq(value)? => convert::scalar(&integer),
+                _ => Ok(None),
+            }
+        }
+        Leaf::Int | Leaf::Float if class.hasattr("__index__")? => {
+            let index = py.import("operator")?.call_method1("index", (value,));
+            or_none(py, index)?.map_or(Ok(None), |index| convert::scalar(&index))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `None` where a conversion says that there is no such number.
+fn or_none<T>(py: Python<'_>, converted: PyResult<T>) -> PyResult<Option<T>> {
+    match converted {
+        Ok(converted) => Ok(Some(converted)),
+        Err(error) if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOverflowError>(py) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

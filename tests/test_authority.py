@@ -15,6 +15,7 @@ import pytest
 
 from fraiseql_subs import (
     ALL_TENANTS,
+    ID,
     JSON,
     Event,
     Forbidden,
@@ -122,21 +123,21 @@ class Functions:
         self.inside = 0
         self.go = threading.Event()
 
-        @subscription(channel="ticks:a")
-        async def awaiting(event: Event) -> JSON:
+        @subscription(channel="ticks:{of}")
+        async def awaiting(event: Event, of: ID) -> JSON:
             self.inside += 1
             while not self.go.is_set():
                 await asyncio.sleep(0.005)
             return event.data
 
-        @subscription(channel="ticks:a")
-        def blocking(event: Event) -> JSON:
+        @subscription(channel="ticks:{of}")
+        def blocking(event: Event, of: ID) -> JSON:
             self.inside += 1
             assert self.go.wait(20)
             return event.data
 
         @subscription
-        async def generating(info: Info) -> AsyncIterator[JSON]:
+        async def generating(info: Info, of: ID) -> AsyncIterator[JSON]:
             self.inside += 1
             while not self.go.is_set():
                 await asyncio.sleep(0.005)
@@ -221,7 +222,7 @@ async def test_an_authority_that_ends_without_any_event_closes_4403_at_its_time(
 async def test_a_function_that_is_at_work_at_the_expiry_hands_over_nothing(field):
     functions = Functions()
     manager = SubscriptionManager(functions.schema)
-    query = f"subscription {{ {field} }}"
+    query = f'subscription {{ {field}(of: "a") }}'
     expires_at = within(1.0)
     async with served(manager, auth_handler=Desk()) as (_, server):
         async with (
@@ -772,7 +773,7 @@ async def test_a_send_that_is_suspended_is_over_when_revoke_returns(reluctant):
 async def test_a_function_that_is_at_work_hands_over_nothing_to_who_is_revoked(field):
     functions = Functions()
     manager = SubscriptionManager(functions.schema)
-    query = f"subscription {{ {field} }}"
+    query = f'subscription {{ {field}(of: "a") }}'
     async with served(manager, auth_handler=Desk()) as (_, server):
         async with (
             server.acknowledged() as client,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fraiseql_subs import (
+    ID,
     JSON,
     Event,
     Info,
@@ -95,8 +96,8 @@ async def test_after_the_clients_complete_not_one_message_more_of_that_id():
 async def test_a_message_of_a_connection_is_handled_after_those_before_it():
     """A pong says of every subscribe before it that it is live or refused, also where functions are at work."""
 
-    @subscription(channel="ticks:a")
-    async def slowly(event: Event) -> JSON:
+    @subscription(channel="ticks:{of}")
+    async def slowly(event: Event, of: ID) -> JSON:
         await asyncio.sleep(0)
         return event.data["n"]
 
@@ -104,7 +105,7 @@ async def test_a_message_of_a_connection_is_handled_after_those_before_it():
     async with served(manager) as (_, server), server.acknowledged() as client:
         for turn in range(20):
             for operation in range(10):
-                query = tick_of("a") if operation % 2 else "subscription { slowly }"
+                query = tick_of("a") if operation % 2 else 'subscription { slowly(of: "a") }'
                 await client.ask(f"{turn}:{operation}", query)
             await client.ask(f"{turn}:refused", "subscription { nobody }")
             await client.send({"type": "ping"})
@@ -220,8 +221,8 @@ async def test_an_application_runs_on_another_loop_than_its_manager():
     """As where a server runs in a thread of its own; functions run on the manager's loop."""
     loops = []
 
-    @subscription(channel="ticks:a")
-    async def where(event: Event) -> int:
+    @subscription(channel="ticks:{of}")
+    async def where(event: Event, of: ID) -> int:
         loops.append(asyncio.get_running_loop())
         return int(event.data["n"])
 
@@ -240,7 +241,7 @@ async def test_an_application_runs_on_another_loop_than_its_manager():
         server, over = await asyncio.wait_for(ready, PATIENCE)
         async with server.acknowledged() as client:
             await client.subscribe("1", tick_of("a"))
-            await client.subscribe("2", "subscription { where }")
+            await client.subscribe("2", 'subscription { where(of: "a") }')
             for n in range(100):
                 await publish_tick(manager, "a", n)
             got: dict[str, list[Any]] = {"1": [], "2": []}

@@ -400,7 +400,7 @@ class Generator:
             return jsonable(choose.one([*self.tenants[:-1], "a"]))
         if named == "UUID":
             return choose.one([str(KEY), str(KEY).upper()])
-        return choose.one([1, 1, 2]) if named == "Int" else choose.one(["a", "b", "a:b"])
+        return choose.one([1, 1, 2]) if named == "Int" else choose.one(["a", "b", "a:b", "a\tb"])
 
     def part(self, name: str, ref: str, is_literal: bool) -> Any:
         is_variable = is_literal and self.choose.chance(20)

@@ -7,6 +7,7 @@ A schema, its declarations and a document are plain values here; the test writes
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime, timezone
@@ -234,13 +235,13 @@ def coerced(rules: Rules, ref: str, value: Any) -> Any:
 
 
 def channel(request: Request) -> str | None:
-    """The channel's name; `None` where an argument may not be part of it."""
+    """The channel's name; `None` where the arguments make none."""
     name = request.of.channel or request.of.name
     for argument, value in request.arguments.items():
-        if f"{{{argument}}}" in name and (":" in str(value) or not str(value).isprintable()):
+        if f"{{{argument}}}" in name and any(unicodedata.category(letter) == "Cc" for letter in str(value)):
             return None
-        name = name.replace(f"{{{argument}}}", str(value))
-    return name
+        name = name.replace(f"{{{argument}}}", str(value).replace("%", "%25").replace(":", "%3A"))
+    return name or None
 
 
 # ---- who may subscribe ----

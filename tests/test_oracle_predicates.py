@@ -200,7 +200,7 @@ def choose_some(choose: Chooser, keys: str) -> list[str]:
 
 
 SDL = f"""
-    scalar JSON scalar DateTime scalar UUID
+    scalar JSON scalar DateTime scalar UUID scalar Decimal
     enum Status {{ OPEN }}
     input Filter {{ {", ".join(f"{graphql(name)}: {kind}" for name, (kind, _) in FILTER.items())} }}
     type Marked {{ n: Int }}

@@ -125,10 +125,8 @@ impl Reader<'_> {
             _ => convert::scalar(value),
         };
         let read = match read {
-            // A decimal is a text only where no number is asked for.
-            Ok(Some(Value::String(_)))
-                if matches!(leaf, Leaf::Int | Leaf::Float | Leaf::Boolean) && convert::is_decimal(value)? =>
-            {
+            // A decimal is a text, of which a `Float` takes every digit.
+            Ok(Some(Value::String(_))) if matches!(leaf, Leaf::Int | Leaf::Boolean) && convert::is_decimal(value)? => {
                 number(value, leaf)
             }
             Ok(None) => foreign(value, leaf),

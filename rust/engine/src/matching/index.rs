@@ -12,7 +12,6 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
 use super::condition::{Condition, MAX_PLACES, Place, Verdict};
 use crate::event::Event;
@@ -26,7 +25,7 @@ pub struct Withheld {
     /// And by the row filter.
     pub rows: u64,
     /// Comparisons that were unknown because a side that is there was ill-typed, by declaration.
-    pub(crate) ill_typed: SmallVec<[(usize, IllTyped); 2]>,
+    pub(crate) ill_typed: Vec<(usize, IllTyped)>,
 }
 
 impl std::ops::AddAssign for Withheld {

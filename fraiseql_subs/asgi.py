@@ -77,6 +77,8 @@ class SubscriptionApp:
             raise TypeError("allowed_origins: expected a collection of str, got a str")
         self._manager = manager
         self._auth_handler = auth_handler
+        if auth_handler is None:
+            manager._serve_without_viewers()
         self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
         self._introspection = introspection

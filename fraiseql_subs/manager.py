@@ -88,9 +88,23 @@ class SubscriptionManager:
         )
         for text in schema._warnings:
             logger.warning(text)
+        self._for_viewers = schema._native.asks_for_viewer
         self._process = os.getpid()
         self._entries = 0
         self._turn: asyncio.Lock | None = None
+
+    def _serve_without_viewers(self) -> None:
+        """A transport that knows no viewers serves it: told once, where the schema asks for them."""
+        asking, self._for_viewers = self._for_viewers, []
+        if asking:
+            more = f" and {len(asking) - 5} more" if len(asking) > 5 else ""
+            logger.warning(
+                "there is no auth_handler, so every viewer is anonymous, and these depend on who the viewer is: %s%s. "
+                "Their rows match nothing that is compared with the viewer, and permissions are never given. "
+                "Give an auth_handler. This is logged once for each manager.",
+                ", ".join(asking[:5]),
+                more,
+            )
 
     # ---- its life ----
 

@@ -20,13 +20,16 @@ from fraiseql_subs import (
     SubscriptionManager,
     argument,
     data,
+    requires,
     subscription,
     viewer,
 )
+from fraiseql_subs.asgi import SubscriptionApp
 
 from .databases import connect, database
+from .judging import schema_of
 from .servers import SERVERS
-from .sockets import until
+from .sockets import serving, until
 from .support import entered, manager_of, take
 from .test_bus import opened
 
@@ -318,6 +321,34 @@ async def test_on_every_bus_the_process_that_listens_says_why(bus, told, caplog)
         await until(lambda: told("items:1", level=logging.DEBUG))
         [line] = told("items:1", level=logging.DEBUG)
         assert 'where: where is not true: 3 <= data["n"]; data["n"] is missing' in line
+
+
+# ---- a viewer that nobody authenticates ----
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [
+        ({"rows": viewer("user_id") == data["v"]}, True),
+        ({"rows": (data["v"] == 1) | viewer("roles").contains("staff")}, True),
+        ({"requires": requires("read")}, True),
+        ({"rows": data["v"] == 1}, False),
+        ({"where": argument("x") == data["v"]}, False),
+    ],
+)
+@pytest.mark.parametrize("has_handler", [False, True])
+async def test_what_depends_on_the_viewer_without_an_auth_handler_is_told_once(options, is_told, has_handler, told):
+    async def authenticate(payload: dict[str, Any]) -> SecurityContext:
+        return VIEWER
+
+    manager = SubscriptionManager(schema_of("x: ID", guarded=options))
+    for _ in range(2):
+        app = SubscriptionApp(manager, auth_handler=authenticate if has_handler else None)
+    async with serving(app) as server:
+        for _ in range(2):
+            async with server.acknowledged() as client:
+                await client.sync()
+    assert len(told("auth_handler", "guarded", level=logging.WARNING)) == (is_told and not has_handler)
 
 
 # ---- when it is built ----

@@ -49,6 +49,10 @@ class Schema:
         """What is allowed, and can hardly be meant; each text names its function."""
 
     @property
+    def asks_for_viewer(self) -> list[str]:
+        """The coordinates of what depends on who the viewer is: fields with such `rows`, and what needs permissions."""
+
+    @property
     def signatures(self) -> str:
         """JSON: the types of the functions' arguments and of input objects, and the names of enums."""
 

@@ -55,6 +55,12 @@ impl Schema {
         self.0.warnings.clone()
     }
 
+    /// The coordinates of what depends on who the viewer is.
+    #[getter]
+    fn asks_for_viewer(&self) -> Vec<String> {
+        self.0.asks_for_viewer()
+    }
+
     /// As JSON: what a caller of the functions has to know of their arguments.
     #[getter]
     fn signatures(&self) -> String {

@@ -17,6 +17,7 @@ use super::coerce;
 use super::field::{Declaration, Field};
 use super::names::{camel_case, snake_case};
 use super::sdl::{self, SchemaError};
+use crate::predicate::Predicate;
 use crate::security::fields::Guard;
 use crate::value::{Object, Value};
 
@@ -141,6 +142,16 @@ impl Schema {
             return None;
         }
         self.guards.get(&format!("{type_name}.{field}"))
+    }
+
+    /// The coordinates of what depends on who the viewer is: fields with such `rows`, and what needs permissions.
+    pub fn asks_for_viewer(&self) -> Vec<String> {
+        let by_rows = self.fields.values().filter(|field| field.rows.as_ref().is_some_and(Predicate::asks_for_viewer));
+        let by_rows = by_rows.map(|field| format!("{}.{}", self.root, field.name));
+        let mut all: Vec<String> = by_rows.chain(self.guards.keys().cloned()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// What an object type asks of its viewers, wherever it stands; that of its interfaces included.

@@ -171,6 +171,16 @@ impl Predicate {
         orders
     }
 
+    /// Whether it asks who the viewer is.
+    pub(crate) fn asks_for_viewer(&self) -> bool {
+        let mut found = false;
+        let visited = self.0.clone().each_given(&mut |given| {
+            found |= given.by_viewer;
+            Ok(())
+        });
+        visited.is_ok() && found
+    }
+
     /// Fills in the coerced arguments (by Python name, omitted ones absent) and the viewer, and folds what no event can change.
     pub fn bind(&self, arguments: &Value, viewer: &Viewer) -> Bound {
         Bound(self.0.bind(false, &Scope { arguments, viewer }))

@@ -207,7 +207,7 @@ def kept_by_itself(what: str, length: int, lists: int) -> float:
 @pytest.mark.parametrize("what", ["is_in", "contains"])
 def test_an_element_of_a_list_keeps_few_bytes_and_equal_conditions_share_them(what, length):
     """What the arguments themselves keep is the control's."""
-    assert kept_by_itself(what, length, MANY) - kept_by_itself("control", length, MANY) < 96
+    assert kept_by_itself(what, length, MANY) - kept_by_itself("control", length, MANY) < 64
     assert kept_by_itself(what, length, 1) - kept_by_itself("control", length, 1) < 32
 
 

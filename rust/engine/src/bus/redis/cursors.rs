@@ -286,19 +286,24 @@ impl Cursors {
     }
 
     /// The epoch as the server says it is, where it began and where it is. Where it is another, these channels may have lost
-    /// events; of the new one they miss nothing.
+    /// events; what the server has of those that were not heard yet is read.
     pub(super) fn begin(&mut self, epoch: u64, start: Offset, end: Offset) -> Vec<Arc<str>> {
         if epoch == self.epoch {
             self.end = self.end.max(end);
             return Vec::new();
         }
-        (self.epoch, self.end, self.floor) = (epoch, end, 0);
+        let floor = std::mem::take(&mut self.floor);
+        (self.epoch, self.end) = (epoch, end);
         let mut gaps = Vec::new();
         for (name, channel) in &mut self.channels {
-            if channel.at.is_some() {
-                channel.at = Some(start);
-                gaps.push(name.clone());
+            let Some(at) = channel.cursor(floor) else { continue };
+            channel.at = Some(at.min(start));
+            if channel.link == Link::Live {
+                channel.link = Link::Subscribed;
+                channel.live.send_replace(None);
+                self.behind.push(name.clone());
             }
+            gaps.push(name.clone());
         }
         gaps
     }

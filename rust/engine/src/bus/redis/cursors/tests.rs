@@ -23,6 +23,8 @@ enum Op {
     Pass(Offset),
     /// Everything is lost.
     Flush,
+    /// Somebody else has found that something is lost; all that this process has not heard yet is there.
+    Renew,
     /// The connection breaks, and all that is on its way.
     Cut,
     Connect,
@@ -31,6 +33,20 @@ enum Op {
     /// The process hears so many of the things that are on their way.
     Hear(usize),
     Beat,
+}
+
+fn renewing() -> impl Strategy<Value = Vec<Op>> {
+    let channel = || 0..CHANNELS;
+    let op = prop_oneof![
+        8 => channel().prop_map(Op::Publish),
+        2 => Just(Op::Renew),
+        2 => Just(Op::Cut),
+        3 => Just(Op::Connect),
+        4 => channel().prop_map(Op::Want),
+        8 => (1..8usize).prop_map(Op::Hear),
+        3 => Just(Op::Beat),
+    ];
+    vec(op, 1..120)
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -104,10 +120,14 @@ impl Server {
         }
     }
 
-    fn flush(&mut self) {
+    fn renew(&mut self) {
         self.epoch += 1;
         self.start = self.last.max(self.now);
         self.last = self.start;
+    }
+
+    fn flush(&mut self) {
+        self.renew();
         self.streams = Default::default();
         self.pointers = Default::default();
     }
@@ -345,60 +365,72 @@ fn check(since: (u64, Offset), accepted: &[(u64, Offset)], heard: &[Heard], may_
     assert!(is_told || missing.is_empty(), "{missing:?} are lost, and nobody was told: {heard:?}");
 }
 
+/// All of it happens, and at last everything arrives; what was accepted in each channel, and whether a gap may have been told.
+fn play(ops: Vec<Op>, server: &mut Server, process: &mut Process) -> ([Vec<(u64, Offset)>; CHANNELS], bool) {
+    let mut accepted: [Vec<(u64, Offset)>; CHANNELS] = Default::default();
+    let mut may_gap = false;
+    for op in ops {
+        match op {
+            Op::Publish(channel) => {
+                let offset = server.publish(channel);
+                accepted[channel].push((server.epoch, offset));
+            }
+            Op::Trim(channel, kept) => {
+                let surplus = server.streams[channel].len().saturating_sub(kept);
+                server.streams[channel].drain(..surplus);
+                may_gap |= surplus > 0;
+            }
+            Op::Pass(time) => {
+                let is_long = time >= SURE - 5;
+                // Nobody waits for an answer that long.
+                if is_long && !server.told.is_empty() {
+                    process.cut(server);
+                }
+                server.pass(time);
+                may_gap |= is_long && !process.connected;
+                if is_long {
+                    process.beat(server);
+                    process.hear(server);
+                }
+            }
+            Op::Flush => {
+                server.flush();
+                may_gap = true;
+            }
+            Op::Renew => {
+                server.renew();
+                may_gap = true;
+            }
+            Op::Cut => process.cut(server),
+            Op::Connect => process.connect(server),
+            Op::Want(channel) => process.want(channel),
+            Op::Unwant(channel) => process.unwant(channel),
+            Op::Hear(count) => (0..count).for_each(|_| process.hear(server)),
+            Op::Beat => process.beat(server),
+        }
+        process.settle(server);
+    }
+    process.connect(server);
+    process.settle(server);
+    while !server.told.is_empty() {
+        process.hear(server);
+    }
+    process.beat(server);
+    process.hear(server);
+    (accepted, may_gap)
+}
+
+fn world() -> (Server, Process) {
+    (Server { now: 5 * KEPT, epoch: 1, start: 4 * KEPT, last: 4 * KEPT, ..Server::default() }, Process::new())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_without_a_gap_and_nothing_comes_twice(ops in ops()) {
-        let mut server = Server { now: 5 * KEPT, epoch: 1, start: 4 * KEPT, last: 4 * KEPT, ..Server::default() };
-        let mut process = Process::new();
-        let mut accepted: [Vec<(u64, Offset)>; CHANNELS] = Default::default();
-        let mut may_gap = false;
-        for op in ops {
-            match op {
-                Op::Publish(channel) => {
-                    let offset = server.publish(channel);
-                    accepted[channel].push((server.epoch, offset));
-                }
-                Op::Trim(channel, kept) => {
-                    let surplus = server.streams[channel].len().saturating_sub(kept);
-                    server.streams[channel].drain(..surplus);
-                    may_gap |= surplus > 0;
-                }
-                Op::Pass(time) => {
-                    let is_long = time >= SURE - 5;
-                    // Nobody waits for an answer that long.
-                    if is_long && !server.told.is_empty() {
-                        process.cut(&mut server);
-                    }
-                    server.pass(time);
-                    may_gap |= is_long && !process.connected;
-                    if is_long {
-                        process.beat(&mut server);
-                        process.hear(&mut server);
-                    }
-                }
-                Op::Flush => {
-                    server.flush();
-                    may_gap = true;
-                }
-                Op::Cut => process.cut(&mut server),
-                Op::Connect => process.connect(&mut server),
-                Op::Want(channel) => process.want(channel),
-                Op::Unwant(channel) => process.unwant(channel),
-                Op::Hear(count) => (0..count).for_each(|_| process.hear(&mut server)),
-                Op::Beat => process.beat(&mut server),
-            }
-            process.settle(&mut server);
-        }
-        // At last everything arrives.
-        process.connect(&mut server);
-        process.settle(&mut server);
-        while !server.told.is_empty() {
-            process.hear(&mut server);
-        }
-        process.beat(&mut server);
-        process.hear(&mut server);
+        let (mut server, mut process) = world();
+        let (accepted, may_gap) = play(ops, &mut server, &mut process);
         for ((since, accepted), heard) in process.owed.iter().zip(&accepted).zip(&process.heard) {
             if let Some(since) = since {
                 check(*since, accepted, heard, may_gap);
@@ -406,6 +438,21 @@ proptest! {
         }
         // The end is the server's, as far as it goes.
         prop_assert_eq!(process.cursors.position(), Position { epoch: server.epoch, offset: server.last });
+    }
+
+    #[test]
+    fn what_the_server_still_has_is_heard_whatever_the_epoch(ops in renewing()) {
+        let (mut server, mut process) = world();
+        let (accepted, _) = play(ops, &mut server, &mut process);
+        for ((since, accepted), heard) in process.owed.iter().zip(&accepted).zip(&process.heard) {
+            let Some((_, since)) = since else { continue };
+            let offsets = accepted.iter().map(|(_, offset)| *offset).filter(|offset| offset > since);
+            let heard = heard.iter().filter_map(|heard| match heard {
+                Heard::Event(_, offset) => Some(*offset),
+                Heard::Gap => None,
+            });
+            prop_assert_eq!(heard.collect::<Vec<_>>(), offsets.collect::<Vec<_>>());
+        }
     }
 }
 

@@ -17,13 +17,19 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import redis
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from fraiseql_subs import (
     ALL_TENANTS,
@@ -798,7 +804,17 @@ async def test_entering_says_that_the_bus_cannot_be_reached_and_keeps_the_secret
                 assert await heard(stream, 1) == [1]
 
 
-REDIS_TLS = [("", "127.0.0.1", "ours", True), ("", "127.0.0.1", "another's", False), ("", "example.org", "ours", False)]
+REDIS_TLS = [
+    ("", "127.0.0.1", "ours", True),
+    ("", "127.0.0.1", "another's", False),
+    ("", "example.org", "ours", False),
+    ("ssl_cert_reqs=none", "example.org", "another's", True),
+    ("ssl_cert_reqs=required", "127.0.0.1", "another's", False),
+    ("ssl_cert_reqs=optional", "example.org", "ours", False),
+    ("ssl_ca_certs={another's}", "127.0.0.1", "another's", True),
+    ("ssl_ca_certs={another's}&ssl_cert_reqs=required", "example.org", "another's", False),
+    ("ssl_ca_certs={another's}.gone", "127.0.0.1", "ours", False),
+]
 POSTGRESQL_TLS = [
     ("sslmode=verify-full&sslrootcert={ours}", "127.0.0.1", "ours", True),
     ("sslmode=verify-full&sslrootcert={ours}", "127.0.0.1", "another's", False),
@@ -819,16 +835,17 @@ POSTGRESQL_TLS = [
 )
 async def test_tls_is_spoken_and_verified(remote, query, host, signed_by, works, tmp_path, monkeypatch):
     authorities = {"ours": trustme.CA(), "another's": trustme.CA()}
-    ours = tmp_path / "ours.pem"
-    authorities["ours"].cert_pem.write_to_path(str(ours))
-    monkeypatch.setenv("SSL_CERT_FILE", str(ours))
+    files = {name: str(tmp_path / f"{name}.pem") for name in authorities}
+    for name, authority in authorities.items():
+        authority.cert_pem.write_to_path(files[name])
+    monkeypatch.setenv("SSL_CERT_FILE", files["ours"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authorities[signed_by].issue_cert(host).configure_cert(context)
     is_postgresql = remote.kind == "postgresql"
     async with Encrypted(remote.server.port, context, is_asked=is_postgresql) as front:
         url = front.through(remote.server.url).replace("redis:", "rediss:")
         if query:
-            url += "?" + query.format(ours=ours)
+            url += "?" + query.format_map(files)
         manager = remote.outside(url=url, connect_timeout=2)
         if works:
             async with manager, watch(manager, "c") as stream:
@@ -836,6 +853,85 @@ async def test_tls_is_spoken_and_verified(remote, query, host, signed_by, works,
                 assert await heard(stream, 1) == [1]
         else:
             with pytest.raises(BusUnavailable, match=f"127.0.0.1:{front.port}"):
+                await soon(manager.__aenter__())
+
+
+def of_its_own_making(path: Path, address: str, *, days: int = 1) -> ssl.SSLContext:
+    """A certificate as `openssl req -x509` makes it: its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "h")])
+    now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=2)).not_valid_after(now + timedelta(days=days))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+    builder = builder.add_extension(names, critical=False)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    path.write_bytes(certificate)
+    own = path.with_suffix(".key")
+    traditional, nothing = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    own.write_bytes(certificate + key.private_bytes(serialization.Encoding.PEM, traditional, nothing))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    return context
+
+
+@pytest.mark.parametrize("remote", ["postgresql"], indirect=True)
+async def test_sslmode_require_asks_the_authorities_of_libpqs_own_file_where_there_is_one(
+    remote, tmp_path, monkeypatch
+):
+    """An impostor gets no password."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ours, another = trustme.CA(), trustme.CA()
+    root = tmp_path / ".postgresql/root.crt"
+    contexts = []
+    for authority in (ours, another):
+        contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        authority.issue_cert("example.org").configure_cert(contexts[-1])
+    own, expired = (of_its_own_making(tmp_path / f"{days}.crt", "127.0.0.2", days=days) for days in (1, -1))
+    root.parent.mkdir()
+
+    async def outcome(context: ssl.SSLContext) -> str:
+        async with Encrypted(remote.server.port, context, is_asked=True) as front:
+            url = f"{front.through(remote.server.url)}?sslmode=require"
+            try:
+                await (await psycopg.AsyncConnection.connect(url, gssencmode="disable")).close()
+                libpq = "connected"
+            except psycopg.OperationalError as error:
+                libpq = "refused" if "certificate verify failed" in str(error) else str(error)
+            try:
+                async with remote.outside(url=url, connect_timeout=2):
+                    ours = "connected"
+            except BusUnavailable as error:
+                ours = "refused" if "invalid peer certificate" in str(error) else str(error)
+        assert ours == libpq or ("root.crt" in ours and "root.crt" in libpq)
+        assert remote.server.password not in ours
+        return ours
+
+    assert [await outcome(context) for context in contexts] == ["connected", "connected"]
+    ours.cert_pem.write_to_path(str(root))
+    assert [await outcome(context) for context in (*contexts, own)] == ["connected", "refused", "refused"]
+    # A server that is its own authority, as PostgreSQL's manual makes one.
+    root.write_bytes((tmp_path / "1.crt").read_bytes() + (tmp_path / "-1.crt").read_bytes())
+    assert [await outcome(context) for context in (own, expired, contexts[0])] == ["connected", "refused", "refused"]
+    root.write_text("no certificate")
+    assert "root.crt" in await outcome(contexts[0])
+
+
+@pytest.mark.parametrize("remote", [kind for kind in SERVERS if kind != "postgresql"][:1], indirect=True)
+@pytest.mark.parametrize(
+    ("address", "is_told", "works"), [("127.0.0.1", 1, 1), ("127.0.0.2", 1, 0), ("127.0.0.1", 0, 0)]
+)
+async def test_a_redis_that_is_its_own_authority_is_trusted_by_name(remote, address, is_told, works, tmp_path):
+    own = tmp_path / "own.crt"
+    async with Encrypted(remote.server.port, of_its_own_making(own, address), is_asked=False) as front:
+        url = front.through(remote.server.url).replace("redis:", "rediss:") + f"?ssl_ca_certs={own}" * is_told
+        manager = remote.outside(url=url, connect_timeout=2)
+        if works:
+            async with manager:
+                assert manager.health()["ok"]
+        else:
+            with pytest.raises(BusUnavailable, match="certificate"):
                 await soon(manager.__aenter__())
 
 

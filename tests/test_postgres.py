@@ -20,7 +20,7 @@ from fraiseql_subs import BusUnavailable, EventBusConfig, HistoryLost, Limits, S
 from fraiseql_subs.servers import PostgreSQL
 
 from .buses import SCHEMA, heard, tell, token, watch
-from .databases import Connection, connect, database
+from .databases import Connection, connect, database, events
 from .proxy import Proxy
 from .sockets import until
 from .support import PATIENCE, take
@@ -296,6 +296,66 @@ async def test_channels_that_nobody_watches_are_not_read(url, session):
         say(connection, 1)
         assert await heard(stream, 1) == [1]
         assert manager.health()["ok"]
+
+
+# ---- a server that is there, and takes nothing ----
+
+
+def read_only(connection: Connection, value: str) -> None:
+    connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    connection.execute("SELECT pg_reload_conf()")
+
+
+REFUSING = {
+    "read-only": (lambda db: read_only(db, "on"), lambda db: read_only(db, "off")),
+    "permission denied": (
+        lambda db: db.execute("REVOKE EXECUTE ON FUNCTION fraiseql_subs.publish_sent FROM worker"),
+        lambda db: db.execute("GRANT EXECUTE ON FUNCTION fraiseql_subs.publish_sent TO worker"),
+    ),
+}
+
+
+@pytest.mark.parametrize("said", REFUSING)
+async def test_a_server_that_takes_nothing_is_told_and_gone_back_to(start_server, said):
+    server = start_server(PostgreSQL)
+    with connect(server.url) as admin:
+        assert _core.postgres_install(server.url, "fraiseql_subs")
+        admin.execute("CREATE ROLE worker LOGIN PASSWORD 'secret'; GRANT USAGE ON SCHEMA fraiseql_subs TO worker")
+        admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA fraiseql_subs TO worker")
+        admin.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA fraiseql_subs TO worker")
+        url = server.url.replace(f"postgres:{server.password}", "worker:secret")
+        async with managed(url) as here, managed(url) as idle, watch(idle, "c") as stream:
+            await tell(here, "c", 1)
+            assert await heard(stream, 1) == [1]
+            refuse, accept = REFUSING[said]
+            refuse(admin)
+            refused = time.perf_counter()
+            if said == "read-only":  # who publishes nothing notices too
+                await until(lambda: not idle.health()["ok"])
+            with pytest.raises(BusUnavailable, match=said):
+                await tell(here, "c", 2)
+            await until(lambda: not here.health()["ok"])
+            assert time.perf_counter() - refused < 2
+            for _ in range(3):  # and it stays so
+                await asyncio.sleep(0.2)
+                assert not here.health()["ok"]
+                assert said in here.health()["bus"]["last_error"]
+            accept(admin)
+            back = time.perf_counter()
+            await until(lambda: here.health()["ok"] and idle.health()["ok"])
+            await tell(here, "c", 3)
+            assert await heard(stream, 1) == [3]
+            assert time.perf_counter() - back < 2
+        assert events(admin, "data") == [{"n": 1}, {"n": 3}]
+
+
+async def test_of_several_hosts_the_one_that_takes_events_is_taken(postgres_server, start_server):
+    other = start_server(PostgreSQL, "default_transaction_read_only = on")
+    assert other.password == postgres_server.password
+    url = postgres_server.url.replace("127.0.0.1", f"127.0.0.1:{other.port},127.0.0.1")
+    async with managed(url, schema="several", install=True) as manager, watch(manager, "c") as stream:
+        await tell(manager, "c", 1)
+        assert await heard(stream, 1) == [1]
 
 
 # ---- another life of the server ----

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from fraiseql_subs import BusUnavailable, EventBusConfig, HistoryLost, SubscriptionManager
+from fraiseql_subs import BusUnavailable, EventBusConfig, HistoryLost, PublishUnknown, SubscriptionManager
+from fraiseql_subs.servers import Server
 
-from .buses import SCHEMA, config, heard, tell, token_now, watch
+from .buses import SCHEMA, config, heard, tell, token, token_now, watch
 from .servers import SERVERS, unheard
 from .sockets import until
 from .support import take
@@ -145,6 +147,139 @@ async def test_a_clean_restart_is_no_gap(start_server):
         await asyncio.to_thread(server.start)
         await publishing
         assert await heard(stream, 2) == [1, 2]
+
+
+# ---- a server that is there, and takes nothing ----
+
+
+def demote(admin: Any, server: Server) -> Callable[[], object]:
+    """It becomes a replica, of nobody who is there, and keeps its connections."""
+    admin.replicaof("127.0.0.1", 1)
+    return lambda: admin.replicaof("NO", "ONE")
+
+
+def part_from_its_primary(admin: Any, server: Server) -> Callable[[], object]:
+    admin.config_set("replica-serve-stale-data", "no")
+    admin.replicaof("127.0.0.1", 1)
+    return lambda: admin.replicaof("NO", "ONE")
+
+
+def fill(admin: Any, server: Server) -> Callable[[], object]:
+    admin.config_set("maxmemory", 1)
+    return lambda: admin.config_set("maxmemory", 0)
+
+
+def fail_to_save(admin: Any, server: Server) -> Callable[[], object]:
+    """Where its file should be is a directory."""
+    (server.directory / "dump.rdb").mkdir()
+    admin.config_set("save", "3600 1")
+    admin.bgsave()
+    while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        time.sleep(0.01)
+    return lambda: admin.config_set("save", "")
+
+
+def miss_replicas(admin: Any, server: Server) -> Callable[[], object]:
+    admin.config_set("min-replicas-to-write", 1)
+    return lambda: admin.config_set("min-replicas-to-write", 0)
+
+
+def take_rights(admin: Any, server: Server) -> Callable[[], object]:
+    admin.execute_command("ACL", "SETUSER", "app", "-@write")
+    return lambda: admin.execute_command("ACL", "SETUSER", "app", *rights())
+
+
+REFUSING = {
+    "READONLY": demote,
+    "MASTERDOWN": part_from_its_primary,
+    "OOM": fill,
+    "MISCONF": fail_to_save,
+    "NOREPLICAS": miss_replicas,  # Redis 6.2 does not ask scripts for replicas
+    "ACL failure in script|user executing the script": take_rights,
+}
+
+
+@pytest.mark.parametrize(
+    ("private", "said"),
+    [(kind, said) for kind in KINDS for said in REFUSING if (kind, said) != ("redis", "NOREPLICAS")],
+    indirect=["private"],
+)
+async def test_a_server_that_takes_nothing_is_told_at_once_and_gone_back_to(private, said, caplog):
+    with redis.Redis.from_url(private.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", *rights())
+        url = f"redis://app:secret@127.0.0.1:{private.port}"
+        here, idle = (manager_of(url, "app", publish_timeout=1.0) for _ in range(2))
+        async with here, idle, watch(idle, "c", resume=True) as stream:
+            await tell(here, "c", 1)
+            [first] = await take(stream)
+            recover = await asyncio.to_thread(REFUSING[said], admin, private)
+            refused = time.perf_counter()
+            with pytest.raises(BusUnavailable):
+                await tell(here, "c", 2)
+            # Who publishes nothing notices too; and it stays so.
+            for _ in range(3):
+                await until(lambda: not here.health()["ok"] and not idle.health()["ok"])
+                await asyncio.sleep(0.1)
+            assert time.perf_counter() - refused < 2
+            assert [bool(re.search(f"is away: .*({said})", line)) for line in caplog.messages] == [True] * 2
+            resuming = asyncio.ensure_future(watch(idle, "c", resume=token(first)).__aenter__())
+            await asyncio.to_thread(recover)
+            back = time.perf_counter()
+            await until(lambda: here.health()["ok"] and idle.health()["ok"])
+            await tell(here, "c", 3)
+            assert [said_by(one) for one in await take(stream)] == [(3, None)]
+            assert time.perf_counter() - back < 2
+            async with await resuming as resumed:
+                assert [said_by(one) for one in await take(resumed)] == [(3, None)]
+
+
+async def test_a_right_that_is_taken_away_while_it_runs_is_told_and_not_forgotten(private):
+    """The connection would be well: only what is published is refused."""
+    with redis.Redis.from_url(private.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">secret", *rights())
+        async with manager_of(f"redis://app:secret@127.0.0.1:{private.port}", "app") as manager:
+            admin.execute_command("ACL", "SETUSER", "app", "-xadd")
+            with pytest.raises(BusUnavailable):
+                await tell(manager, "c", 1)
+            await until(lambda: not manager.health()["ok"])
+            await asyncio.sleep(1)
+            assert not manager.health()["ok"]
+            assert not admin.exists("app:s:c")
+            admin.execute_command("ACL", "SETUSER", "app", "+xadd")
+            await until(lambda: manager.health()["ok"])
+            await tell(manager, "c", 2)
+            # Where something may have been written before, nobody knows.
+            admin.execute_command("ACL", "SETUSER", "app", "-pexpire")
+            with pytest.raises(PublishUnknown):
+                await tell(manager, "c", 3)
+            assert admin.xlen("app:s:c") == 2
+
+
+async def test_the_url_is_resolved_again_at_each_attempt(private, start_server, tmp_path):
+    """Its name stands for another server since: the one that it stood for is demoted, and keeps its connections."""
+    other = start_server(type(private), f"requirepass {private.password}")
+    name = tmp_path / "name"
+    name.symlink_to(private.directory / "socket")
+    manager = manager_of(f"unix://{name}?pass={private.password}", unheard())
+    async with manager, watch(manager, "c") as stream:
+        await tell(manager, "c", 1)
+        assert await heard(stream, 1) == [1]
+        name.unlink()
+        name.symlink_to(other.directory / "socket")
+        with redis.Redis.from_url(private.url) as admin:
+            admin.replicaof("127.0.0.1", 1)
+        moved = time.perf_counter()
+        await until(lambda: manager.get_metrics()["bus_reconnects"] == 1)
+        await tell(manager, "c", 2)
+        assert time.perf_counter() - moved < 2
+        # It has nothing of what the former one had.
+        assert [said_by(one) for one in await take(stream)] == [(2, {"gap": True})]
+
+
+def said_by(result: dict[str, Any]) -> tuple[int, Any]:
+    """The number, and what else than a token came with it."""
+    extensions = {name: value for name, value in result.get("extensions", {}).items() if name != "eventId"}
+    return result["data"]["numbered"]["n"], extensions or None
 
 
 async def test_a_call_that_arrives_again_is_done_once(private):

@@ -35,10 +35,14 @@ use crate::event::{Event, Offset, Position};
 mod memory;
 pub mod postgres;
 mod redis;
+mod tls;
 mod wire;
 
 pub use self::redis::{RedisBus, RedisConfig};
 pub use memory::MemoryBus;
+
+/// What may be wrong with a URL whose parts are not where they seem to be.
+const WRITTEN: &str = "in a user's name or password `@`, `:`, `/`, `?`, `#` and `%` are written `%40`, `%3A`, `%2F`, `%3F`, `%23` and `%25`";
 
 /// A future of a bus.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

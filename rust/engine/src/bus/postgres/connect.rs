@@ -5,23 +5,19 @@
 
 use std::error::Error as _;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
-};
+use rustls::ClientConfig;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{AsyncMessage, Client, Config, Error, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::bus::WRITTEN;
+use crate::bus::tls::{self, Verify};
 
 /// After this long without an acknowledgement the kernel gives a connection up.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -30,18 +26,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Dsn {
     config: Config,
-    verify: Verify,
+    /// `None`: as far as libpq's own file of authorities goes, where there is one.
+    verify: Option<Verify>,
     roots: Roots,
     /// Hosts and ports, as error texts name them.
     address: String,
-}
-
-/// How far the server's certificate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verify {
-    Nothing,
-    Authority,
-    Full,
 }
 
 /// Whose certificates are trusted.
@@ -76,8 +65,11 @@ impl Link {
 impl Dsn {
     /// Reads a DSN; the error names what is wrong with it.
     pub fn parse(text: &str) -> Result<Dsn, String> {
-        let (rest, own) = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let (rest, own) = if matches!(scheme, "postgres" | "postgresql") {
             take_from_url(text)?
+        } else if let Some((_, driver)) = scheme.split_once('+').filter(|(kind, _)| kind.starts_with("postgres")) {
+            return Err(format!("expected a URL that begins with postgresql://: take `+{driver}` away"));
         } else {
             take_from_keywords(text)?
         };
@@ -94,19 +86,23 @@ impl Dsn {
         };
         let mode = last("sslmode").unwrap_or(if roots == Roots::System { "verify-full" } else { "prefer" });
         let (mode, verify) = match mode {
-            "disable" => (SslMode::Disable, Verify::Nothing),
-            "prefer" => (SslMode::Prefer, Verify::Nothing),
+            "disable" => (SslMode::Disable, Some(Verify::Nothing)),
+            "prefer" => (SslMode::Prefer, Some(Verify::Nothing)),
             // As libpq has it: who names authorities wants them asked.
-            "require" if roots != Roots::Usual => (SslMode::Require, Verify::Authority),
-            "require" => (SslMode::Require, Verify::Nothing),
-            "verify-ca" => (SslMode::Require, Verify::Authority),
-            "verify-full" => (SslMode::Require, Verify::Full),
+            "require" if roots != Roots::Usual => (SslMode::Require, Some(Verify::Authority)),
+            "require" => (SslMode::Require, None),
+            "verify-ca" => (SslMode::Require, Some(Verify::Authority)),
+            "verify-full" => (SslMode::Require, Some(Verify::Full)),
             _ => return Err("sslmode: expected disable, prefer, require, verify-ca or verify-full".to_owned()),
         };
-        if roots == Roots::System && verify != Verify::Full {
+        if roots == Roots::System && verify != Some(Verify::Full) {
             return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
         }
         config.ssl_mode(mode);
+        // Of several hosts the one that is the primary now.
+        if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1 {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("it names no host".to_owned());
         }
@@ -150,23 +146,19 @@ impl Dsn {
     }
 
     fn tls(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        if self.verify == Verify::Full {
-            return Ok(builder.with_root_certificates(self.roots.load()?).with_no_client_auth());
-        }
-        let authority = match self.verify {
-            Verify::Nothing => None,
-            _ => {
-                let verifier =
-                    WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots.load()?), provider.clone());
-                Some(verifier.build().map_err(|error| error.to_string())?)
-            }
+        let own = || std::env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.exists());
+        let file = match &self.roots {
+            Roots::File(path) => Some(path.clone()),
+            Roots::Usual => own(),
+            Roots::System => None,
         };
-        let verifier = Arc::new(Lenient { authority, provider });
-        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        let verify = self.verify.unwrap_or(if file.is_some() { Verify::Authority } else { Verify::Nothing });
+        let roots = match file {
+            _ if verify == Verify::Nothing => Vec::new(),
+            Some(path) => tls::of_file(&path)?,
+            None => tls::of_system(),
+        };
+        tls::client(verify, roots)
     }
 }
 
@@ -182,76 +174,6 @@ pub fn reason(error: &Error) -> String {
         source = cause.source();
     }
     text
-}
-
-impl Roots {
-    fn load(&self) -> Result<RootCertStore, String> {
-        let own = std::env::home_dir().map(|home| home.join(".postgresql/root.crt")).filter(|path| path.is_file());
-        let file: Option<&Path> = match self {
-            Roots::File(path) => Some(path),
-            Roots::Usual => own.as_deref(),
-            Roots::System => None,
-        };
-        let mut store = RootCertStore::empty();
-        if let Some(path) = file {
-            let failed = |error: &dyn std::fmt::Display| format!("sslrootcert {}: {error}", path.display());
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
-                store.add(certificate.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
-            }
-        } else {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        if store.is_empty() { Err("there is no root certificate to verify by".to_owned()) } else { Ok(store) }
-    }
-}
-
-/// Checks no name, and the chain only where there is an authority to check it by.
-#[derive(Debug)]
-struct Lenient {
-    authority: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Lenient {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
-        match authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at when the chain was found to be good.
-            Err(TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            outcome => outcome,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn address(config: &Config) -> String {
@@ -277,13 +199,19 @@ fn is_own(key: &str) -> bool {
 }
 
 fn take_from_url(text: &str) -> Result<Taken, String> {
-    let Some((base, query)) = text.split_once('?') else { return Ok((text.to_owned(), Vec::new())) };
+    let (base, query) = text.split_once('?').unwrap_or((text, ""));
+    let is_name = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     let (mut rest, mut own) = (Vec::new(), Vec::new());
-    for option in query.split('&') {
+    for option in query.split('&').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some((key, value)) if is_own(key) => own.push((key.to_owned(), percent_decoded(value)?)),
-            _ => rest.push(option),
+            Some((key, _)) if is_name(key) => rest.push(option),
+            _ => return Err(format!("an option is not of the form `name=value`; {WRITTEN}")),
         }
+    }
+    // The first ends the password, and what follows would be the name of a host.
+    if base.matches('@').count() > 1 {
+        return Err(format!("there is more than one `@`; {WRITTEN}"));
     }
     let question = if rest.is_empty() { "" } else { "?" };
     Ok((format!("{base}{question}{}", rest.join("&")), own))
@@ -339,7 +267,7 @@ fn take_from_keywords(text: &str) -> Result<Taken, String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (String, SslMode, Verify, Roots) {
+    fn read(text: &str) -> (String, SslMode, Option<Verify>, Roots) {
         let Dsn { config, verify, roots, address } = Dsn::parse(text).unwrap();
         (address, config.get_ssl_mode(), verify, roots)
     }
@@ -348,13 +276,28 @@ mod tests {
     fn both_forms_say_the_same() {
         let file = || Roots::File("/a b/ca.crt".into());
         for (options, mode, verify, roots) in [
-            (&[][..], SslMode::Prefer, Verify::Nothing, Roots::Usual),
-            (&[("sslmode", "disable")], SslMode::Disable, Verify::Nothing, Roots::Usual),
-            (&[("sslmode", "require")], SslMode::Require, Verify::Nothing, Roots::Usual),
-            (&[("sslmode", "require"), ("sslrootcert", "/a b/ca.crt")], SslMode::Require, Verify::Authority, file()),
-            (&[("sslmode", "verify-ca"), ("sslrootcert", "/a b/ca.crt")], SslMode::Require, Verify::Authority, file()),
-            (&[("sslrootcert", "/a b/ca.crt"), ("sslmode", "verify-full")], SslMode::Require, Verify::Full, file()),
-            (&[("sslrootcert", "system")], SslMode::Require, Verify::Full, Roots::System),
+            (&[][..], SslMode::Prefer, Some(Verify::Nothing), Roots::Usual),
+            (&[("sslmode", "disable")], SslMode::Disable, Some(Verify::Nothing), Roots::Usual),
+            (&[("sslmode", "require")], SslMode::Require, None, Roots::Usual),
+            (
+                &[("sslmode", "require"), ("sslrootcert", "/a b/ca.crt")],
+                SslMode::Require,
+                Some(Verify::Authority),
+                file(),
+            ),
+            (
+                &[("sslmode", "verify-ca"), ("sslrootcert", "/a b/ca.crt")],
+                SslMode::Require,
+                Some(Verify::Authority),
+                file(),
+            ),
+            (
+                &[("sslrootcert", "/a b/ca.crt"), ("sslmode", "verify-full")],
+                SslMode::Require,
+                Some(Verify::Full),
+                file(),
+            ),
+            (&[("sslrootcert", "system")], SslMode::Require, Some(Verify::Full), Roots::System),
         ] {
             let url: String =
                 options.iter().map(|(key, value)| format!("&{key}={}", value.replace(' ', "%20"))).collect();
@@ -365,6 +308,17 @@ mod tests {
                 read(&format!("host=db.example{words} port=5444 user=u password='it''s' ").replace("''", "\\'")),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn of_several_hosts_the_primary_is_taken() {
+        for (text, attributes) in [
+            ("postgresql://u@a,b/d", TargetSessionAttrs::ReadWrite),
+            ("hostaddr=127.0.0.1,127.0.0.2 user=u", TargetSessionAttrs::ReadWrite),
+            ("postgresql://u@a/d", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(Dsn::parse(text).unwrap().config.get_target_session_attrs(), attributes, "{text}");
         }
     }
 
@@ -389,6 +343,12 @@ mod tests {
             ("host=h password=hunter2 colour=red", "unknown option `colour`"),
             ("host=h password='hunter2", "quote is not closed"),
             ("user=u password=hunter2", "names no host"),
+            ("postgresql+asyncpg://u:hunter2@h/d", "take `+asyncpg` away"),
+            ("postgres+psycopg2://u:hunter2@h/d", "take `+psycopg2` away"),
+            ("postgresql://u:p@hunter2@h/d", "`@`, `:`, `/`, `?`, `#` and `%` are written `%40`"),
+            ("postgresql://u:p@hunter2/x@h/d", "are written `%40`"),
+            ("postgresql://u:1?hunter2@h/d", "`%3F`"),
+            ("postgresql://u:1?hunter2@h=d", "`%3F`"),
             ("mysql://u:hunter2@h/d", "expected a URL"),
             ("hunter2", "expected a URL"),
             ("", "names no host"),

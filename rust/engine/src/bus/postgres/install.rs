@@ -18,6 +18,9 @@ const LONGEST_NAME: usize = 48;
 /// The present version.
 const SCHEMA: &str = concat!(include_str!("schema.sql"), "\n", include_str!("track.sql"));
 
+/// Whether a server takes nothing, though it is a primary.
+pub(super) const IS_READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::bool";
+
 /// A schema's name, checked: it can stand in any SQL between double quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaName(String);
@@ -79,21 +82,29 @@ pub enum Found {
 
 /// Looks for the schema. The error says why a server is none that we can work with.
 pub async fn look(client: &Client, schema: &SchemaName) -> Result<Found, String> {
-    let query = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass($1) IS NOT NULL";
+    let query = &format!(
+        "{IS_READ_ONLY}, current_setting('server_version_num')::int, pg_is_in_recovery(), to_regclass($1) IS NOT NULL"
+    );
     let table = format!("{}.meta", schema.quoted());
     let row = client.query_typed_one(query, &[(&table, Type::TEXT)]).await.map_err(|error| reason(&error))?;
-    let (number, is_standby, is_there): (i32, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let (number, is_standby, is_there): (i32, bool, bool) = (row.get(1), row.get(2), row.get(3));
     if number < 140_000 {
         return Err(format!("version {} is too old: PostgreSQL 14 or newer is needed", number / 10_000));
     }
     if is_standby {
         return Err("it is a standby: a primary is needed".to_owned());
     }
+    check_writable(row.get(0))?;
     if !is_there {
         return Ok(Found::Nothing);
     }
     let row = client.query_typed_one(&schema.fill("SELECT version FROM @schema@.meta"), &[]).await;
     row.map(|row| Found::Version(row.get(0))).map_err(|error| reason(&error))
+}
+
+/// What is wrong with a server that is read-only.
+pub(super) fn check_writable(is_read_only: bool) -> Result<(), String> {
+    if is_read_only { Err("it is read-only (default_transaction_read_only)".to_owned()) } else { Ok(()) }
 }
 
 /// Whether this program can work with what was found; the error names what installs it.

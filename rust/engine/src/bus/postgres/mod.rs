@@ -7,8 +7,8 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -40,6 +40,12 @@ mod reader;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Whether the server takes what is published; it leaves nothing behind.
+const TRIAL: &str = r"BEGIN;
+    SELECT @schema@.publish_sent(ARRAY[gen_random_uuid()], ARRAY[E'\x01trial'], ARRAY['trial'], ARRAY[NULL::text],
+        ARRAY[false], ARRAY[NULL::text], ARRAY['{}'], ARRAY[NULL::text]);
+    ROLLBACK";
 
 /// The longest history in seconds: a hundred years.
 const LONGEST_AGE: f64 = 100.0 * 366.0 * 86_400.0;
@@ -96,6 +102,8 @@ struct Shared {
     publishing: watch::Sender<Option<Arc<Client>>>,
     /// Bytes that wait to be published.
     waiting: AtomicUsize,
+    /// The server has refused a publish for what is wrong with itself.
+    unfit: AtomicBool,
 }
 
 /// What became of all questions where the bus stands up to this one: what was published before it was asked is not beyond.
@@ -160,6 +168,7 @@ impl PostgresBus {
             listening: watch::Sender::new(false),
             publishing: watch::Sender::new(None),
             waiting: AtomicUsize::new(0),
+            unfit: AtomicBool::new(false),
         };
         Ok(PostgresBus { shared: Arc::new(shared) })
     }
@@ -187,6 +196,11 @@ impl Shared {
     async fn open_publishing(&self) -> Result<Link, String> {
         let link = self.dsn.connect(|_| {}).await?;
         self.check(&link.client).await.map_err(|reason| self.dsn.at(&reason))?;
+        if self.unfit.load(Relaxed) {
+            let tried = link.client.batch_execute(&self.schema.fill(TRIAL)).await;
+            tried.map_err(|error| self.dsn.at(&connect::reason(&error)))?;
+            self.unfit.store(false, Relaxed);
+        }
         Ok(link)
     }
 

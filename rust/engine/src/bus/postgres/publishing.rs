@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use super::connect::{Link, reason};
-use super::{BACKOFF, DEADLINE, Shared, backoff, entry, within};
+use super::{BACKOFF, DEADLINE, Shared, backoff, entry, install, within};
 use crate::bus::{BusError, Page, Published};
 use crate::event::{Audience, Event, Offset, Position};
 
@@ -26,8 +26,8 @@ const WAITING_BYTES: usize = 64 << 20;
 /// What one statement publishes at most, unless a single publish is larger.
 const TOGETHER: usize = 1000;
 const TOGETHER_BYTES: usize = 1 << 20;
-/// An idle connection is asked this often whether it works.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// An idle connection is asked this often whether it works, and whether the server takes anything.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 /// The longest name of a channel, as an index has to take it.
 const LONGEST_CHANNEL: usize = 1024;
 /// A page of history holds at most so many bytes of data, unless its first event is larger.
@@ -135,8 +135,10 @@ async fn serve(
             None => tokio::select! {
                 error = link.ended() => return Err(error),
                 () = sleep(KEEPALIVE) => {
-                    let asked = timeout(DEADLINE.min(shared.publish_timeout), client.simple_query("")).await;
-                    asked.map_err(|_| "it is silent".to_owned())?.map_err(|error| reason(&error))?;
+                    let asking = client.query_typed_one(install::IS_READ_ONLY, &[]);
+                    let asked = timeout(DEADLINE.min(shared.publish_timeout), asking).await;
+                    let row = asked.map_err(|_| "it is silent".to_owned())?.map_err(|error| reason(&error))?;
+                    install::check_writable(row.get(0))?;
                     continue;
                 }
                 request = queue.recv() => match request {
@@ -187,9 +189,14 @@ fn finish(shared: &Shared, requests: Vec<Request>, outcome: Result<(), Failure>)
             // Of data that is wrong, limits that are reached, and what a function of the schema raised.
             let is_at_fault = error.code().is_some_and(|code| matches!(&code.code()[..2], "22" | "23" | "54" | "P0"));
             let answer = if is_at_fault { BusError::Refused(text) } else { BusError::Unavailable(text) };
-            // Another server may take what a standby refuses.
-            let is_standby = error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-            (Err(answer), is_standby.then(|| reason(&error)))
+            // Another server, or this one later, may take what one refuses that is a standby, full or broken, or that has
+            // taken our rights away.
+            let is_unfit = error.code().is_some_and(|code| {
+                let own = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::INSUFFICIENT_PRIVILEGE].contains(code);
+                own || matches!(&code.code()[..2], "53" | "58")
+            });
+            shared.unfit.fetch_or(is_unfit, Relaxed);
+            (Err(answer), is_unfit.then(|| reason(&error)))
         }
         Err(Failure::NotSent) => {
             let lost = "the connection was lost".to_owned();

@@ -1,12 +1,14 @@
 //! Where the server is and how it is spoken to; checked before anything is connected.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use serde::Deserialize;
 
-use crate::bus::BusError;
+use crate::bus::tls::Verify;
+use crate::bus::{BusError, WRITTEN};
 
 /// The arguments of `EventBusConfig.redis`. It has no `Debug`: the URL may hold a password.
 #[derive(Clone, Deserialize)]
@@ -29,6 +31,10 @@ pub struct RedisConfig {
 /// The same, valid.
 pub(super) struct Settings {
     pub(super) server: ConnectionInfo,
+    /// How far the server's certificate is checked, where it has one.
+    pub(super) verify: Verify,
+    /// Authorities that are trusted beside the system's.
+    pub(super) authorities: Option<PathBuf>,
     /// Host and port, or the socket's path, for texts.
     pub(super) place: String,
     /// Of all keys and of all pub/sub channels; ends before the colon.
@@ -51,7 +57,7 @@ impl RedisConfig {
         if self.consumer_group.is_empty() || self.consumer_group.contains('\0') {
             return Err(refused("consumer_group: expected text without NUL, not empty"));
         }
-        let server = server(&self.url)?;
+        let (server, verify, authorities) = server(&self.url)?;
         let place = match server.addr() {
             ConnectionAddr::Unix(path) => path.display().to_string(),
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -65,6 +71,8 @@ impl RedisConfig {
         };
         Ok(Settings {
             server,
+            verify,
+            authorities,
             place,
             // No two groups share a key: `:` only ever ends the group's name.
             prefix: self.consumer_group.replace('%', "%25").replace(':', "%3A"),
@@ -80,30 +88,49 @@ fn refused(reason: impl Into<Cow<'static, str>>) -> BusError {
     BusError::Refused(reason.into().into_owned())
 }
 
-/// No text of these errors quotes the URL.
-fn server(url: &str) -> Result<ConnectionInfo, BusError> {
-    const EXPECTED: &str = "url: expected redis://[user:password@]host[:port][/database], the same with rediss:// for TLS, or \
-                            unix:///path[?db=&user=&pass=]";
-    let parsed = redis::parse_redis_url(url).ok_or_else(|| refused(EXPECTED))?;
-    let is_socket = parsed.scheme().ends_with("unix");
-    let known: &[&str] = if is_socket { &["db", "user", "pass"] } else { &[] };
-    if parsed.fragment().is_some() || parsed.query_pairs().any(|(key, _)| !known.contains(&&*key)) {
-        return Err(refused(format!("{EXPECTED}; it has another option")));
+/// The server, and what its TLS is asked for; no text of these errors quotes the URL.
+fn server(url: &str) -> Result<(ConnectionInfo, Verify, Option<PathBuf>), BusError> {
+    const EXPECTED: &str = "url: expected redis://[user:password@]host[:port][/database], the same with rediss:// for TLS \
+                            [?ssl_cert_reqs=&ssl_ca_certs=], or unix:///path[?db=&user=&pass=]";
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let is_socket = scheme.ends_with("unix");
+    // What stands before an `@` there may be a part of the password.
+    let is_cut = !is_socket && rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@'));
+    let unlike = |problem: &str| refused(format!("{EXPECTED}; {}", if is_cut { WRITTEN } else { problem }));
+    let parsed = redis::parse_redis_url(url).ok_or_else(|| unlike("it is no such URL"))?;
+    let known: &[&str] = match scheme {
+        _ if is_socket => &["db", "user", "pass"],
+        "rediss" | "valkeys" => &["ssl_cert_reqs", "ssl_ca_certs"],
+        _ => &[],
+    };
+    if let Some((key, _)) = parsed.query_pairs().find(|(key, _)| !known.contains(&&**key)) {
+        return Err(unlike(&format!("unknown option `{}`", key.escape_debug())));
+    }
+    if parsed.fragment().is_some() {
+        return Err(unlike("it has a part that begins with `#`"));
     }
     if is_socket && !matches!(parsed.host_str(), None | Some("")) {
-        return Err(refused(format!("{EXPECTED}; the path of a socket is absolute")));
+        return Err(unlike("the path of a socket is absolute"));
     }
-    let info = url.into_connection_info().map_err(|error| refused(format!("{EXPECTED}; {}", error.category())))?;
+    let option = |name: &str| parsed.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value);
+    let verify = match option("ssl_cert_reqs").as_deref() {
+        Some("none") => Verify::Nothing,
+        // To a client these are the same.
+        None | Some("optional" | "required") => Verify::Full,
+        Some(_) => return Err(unlike("ssl_cert_reqs: expected none, optional or required")),
+    };
+    let authorities = option("ssl_ca_certs").map(|path| PathBuf::from(&*path));
+    let info = url.into_connection_info().map_err(|error| unlike(error.category()))?;
     let settings = info.redis_settings();
     if !(0..=i64::from(u32::MAX)).contains(&settings.db()) {
-        return Err(refused(format!("{EXPECTED}; the database is a number from 0")));
+        return Err(unlike("the database is a number from 0"));
     }
     if settings.username().is_some() && settings.password().is_none() {
-        return Err(refused(format!("{EXPECTED}; a user needs a password")));
+        return Err(unlike("a user needs a password"));
     }
     // What is not said needs no right to say it.
     let settings = settings.clone().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
-    Ok(info.set_redis_settings(settings))
+    Ok((info.set_redis_settings(settings), verify, authorities))
 }
 
 #[cfg(test)]
@@ -151,6 +178,48 @@ mod tests {
                 _ => panic!("{url} was taken"),
             }
         }
+    }
+
+    #[test]
+    fn what_tls_is_asked_for_is_read() {
+        for (query, verify, authorities) in [
+            ("", Verify::Full, None),
+            ("?ssl_cert_reqs=required", Verify::Full, None),
+            ("?ssl_cert_reqs=optional&ssl_ca_certs=/a%20b/c@d.pem", Verify::Full, Some("/a b/c@d.pem")),
+            ("?ssl_cert_reqs=none", Verify::Nothing, None),
+        ] {
+            let settings = config(&format!("rediss://:secret@h{query}")).check().expect(query);
+            assert_eq!((settings.verify, settings.authorities), (verify, authorities.map(PathBuf::from)), "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (url, expected) in [
+            ("redis://:secret@host?timeout=3", "unknown option `timeout`"),
+            ("redis://:secret@host?ssl_cert_reqs=none", "unknown option `ssl_cert_reqs`"),
+            ("rediss://:secret@host?ssl_cert_reqs=none&ssl_check_hostname=0", "unknown option `ssl_check_hostname`"),
+            ("rediss://:secret@host?ssl_cert_reqs=CERT_NONE", "ssl_cert_reqs: expected none, optional or required"),
+            ("unix:///a@b?password=secret", "unknown option `password`"),
+            // The password goes on behind it.
+            ("redis://:sec/secret@host", "`%2F`"),
+            ("redis://user:1/secret@host", "`%2F`"),
+            ("redis://user:1?secret@host", "`%3F`"),
+            ("redis://user:1?secret=1@host", "`%3F`"),
+            ("redis://user:1#secret@host", "`%23`"),
+        ] {
+            match config(url).check() {
+                Err(BusError::Refused(reason)) => {
+                    assert!(reason.contains(expected) && !reason.contains("secret"), "{url}: {reason}");
+                }
+                _ => panic!("{url} was taken"),
+            }
+        }
+        let settings = config("redis://:a@secret@host").check().expect("an address");
+        assert_eq!(
+            (settings.place, settings.server.redis_settings().password()),
+            ("host:6379".to_owned(), Some("a@secret"))
+        );
     }
 
     #[test]

@@ -17,11 +17,13 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::config::Settings;
+use crate::bus::tls::{self, Verify};
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -64,6 +66,8 @@ pub(super) struct Link {
     /// Whether it forgets keys where memory is short.
     pub(super) evicts: bool,
     number: u64,
+    /// Why its server is of no use any more, as it said itself.
+    unfit: watch::Sender<Option<String>>,
 }
 
 /// A task that ends with its owner.
@@ -91,7 +95,7 @@ impl Link {
         let server = check(&info)?;
         let evicts = field(&info, "maxmemory").is_some_and(|most| most != "0")
             && field(&info, "maxmemory_policy").is_some_and(|policy| policy != "noeviction");
-        Ok((Link { connection, server, evicts, number: super::random() }, task))
+        Ok((Link { connection, server, evicts, number: super::random(), unfit: watch::Sender::new(None) }, task))
     }
 
     /// Runs a script; it is sent in full only where the server does not have it yet.
@@ -114,7 +118,18 @@ impl Link {
 
     /// Runs a command.
     pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        command.query_async(&mut self.connection.clone()).await
+        let answer = command.query_async(&mut self.connection.clone()).await;
+        if let Some(said) = answer.as_ref().err().and_then(unfit) {
+            self.unfit.send_replace(Some(said));
+        }
+        answer
+    }
+
+    /// Waits until the server says that it is of no use any more; returns what it said.
+    pub(super) async fn unfit(&self) -> String {
+        let mut unfit = self.unfit.subscribe();
+        // The sender is as old as what is borrowed here.
+        unfit.wait_for(Option::is_some).await.ok().and_then(|said| said.clone()).unwrap_or_default()
     }
 }
 
@@ -131,6 +146,25 @@ pub(super) fn reason(error: impl std::fmt::Display) -> String {
 /// Whether the server itself said so.
 pub(super) fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+/// What a server says of itself that does not do what was asked, but would later, as another would: it may have been demoted, and
+/// have kept its connections. A script hands this on behind words of its own.
+pub(super) fn unfit(error: &RedisError) -> Option<String> {
+    const SAID: [&str; 7] = ["READONLY", "MISCONF", "NOREPLICAS", "OOM", "NOPERM", "LOADING", "MASTERDOWN"];
+    let text = format!("{} {}", error.code()?, error.detail().unwrap_or_default());
+    let at = SAID.iter().chain(&SCRIPT_RIGHTS).find_map(|said| text.find(said))?;
+    // What follows is the place in the script.
+    let whole = text[at..].rsplit_once(" script: ").filter(|(_, place)| place.contains("@user_script"));
+    is_answer(error).then(|| reason(whole.map_or(&text[at..], |(said, _)| said)))
+}
+
+/// What is said of a right that a script lacks, by Valkey and by Redis 6.2.
+pub(super) const SCRIPT_RIGHTS: [&str; 2] = ["ACL failure in script", "The user executing the script"];
+
+/// An error's text, or the server's own words where they are about itself.
+pub(super) fn said(error: &RedisError) -> String {
+    unfit(error).unwrap_or_else(|| reason(error))
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
@@ -158,18 +192,16 @@ fn check(info: &str) -> Result<Arc<str>, String> {
     Ok(field("run_id").unwrap_or_default().into())
 }
 
-/// How the server's certificate is checked: by the system's roots, or those that `SSL_CERT_FILE` names.
-pub(super) fn tls() -> Result<Arc<ClientConfig>, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let errors: Vec<String> = found.errors.iter().map(reason).collect();
-        return Err(format!("no root certificates were found: {}", errors.join(", ")));
+/// How the server's certificate is checked: by the system's roots, or those that `SSL_CERT_FILE` names, and those of the URL.
+pub(super) fn tls(settings: &Settings) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = Vec::new();
+    if settings.verify != Verify::Nothing {
+        roots = tls::of_system();
+        if let Some(path) = &settings.authorities {
+            roots.extend(tls::of_file(path)?);
+        }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(reason)?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+    tls::client(settings.verify, roots).map(Arc::new)
 }
 
 async fn connect(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<Box<dyn Duplex>, String> {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::config::Settings;
@@ -55,7 +55,7 @@ const KEPT: Duration = Duration::from_secs(86_400);
 /// What an attempt to connect anew may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Pauses between attempts grow up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// What a page of history holds, where no single event is larger.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -79,7 +79,6 @@ struct Run {
 /// What the tasks of a run share.
 struct Shared {
     settings: Arc<Settings>,
-    tls: OnceCell<Arc<ClientConfig>>,
     id: Arc<str>,
     database: String,
     /// Of the pub/sub channel of a channel, before its name.
@@ -191,7 +190,9 @@ impl RedisBus {
             let read = session::Page::read(&shared, &link, channel, after.offset, limit, PAGE_BYTES);
             let page = match timeout_at(deadline, read).await.map_err(|_| away())? {
                 Ok(page) => page,
-                Err(error) if link::is_answer(&error) => return Err(self.unavailable(&link::reason(error))),
+                Err(error) if link::is_answer(&error) && link::unfit(&error).is_none() => {
+                    return Err(self.unavailable(&link::reason(error)));
+                }
                 Err(_) => {
                     link = shared.link(Some(&link), deadline).await.ok_or_else(away)?;
                     continue;
@@ -341,7 +342,6 @@ impl Shared {
         _ = cursors.want(&wire::REVOKE.into());
         Shared {
             settings: settings.clone(),
-            tls: OnceCell::new(),
             id: id.clone(),
             events_name: format!("{}:{database}:e:", settings.prefix),
             pulse_name: format!("{}:{database}:p:{id}", settings.prefix),
@@ -356,13 +356,13 @@ impl Shared {
         }
     }
 
-    async fn tls(&self) -> Result<Option<&Arc<ClientConfig>>, String> {
+    async fn tls(&self) -> Result<Option<Arc<ClientConfig>>, String> {
         if !matches!(self.settings.server.addr(), redis::ConnectionAddr::TcpTls { .. }) {
             return Ok(None);
         }
-        // Reads files.
-        let load = || async { tokio::task::spawn_blocking(link::tls).await.map_err(link::reason)? };
-        self.tls.get_or_try_init(load).await.map(Some)
+        let settings = self.settings.clone();
+        // Reads files, which may have been renewed.
+        tokio::task::spawn_blocking(move || link::tls(&settings)).await.map_err(link::reason)?.map(Some)
     }
 
     /// The first arguments of every script.

@@ -52,6 +52,8 @@ local function is_theirs(problem)
   return string.find(problem, 'equal or smaller') or string.find(problem, 'exhausted') or string.find(problem, 'WRONGTYPE')
 end
 
+-- Nothing was appended yet, and so nothing is where that is refused: whoever called is told.
+local is_first = true
 local function append(channel, offset, text)
   local function add()
     local id = digits(offset) .. '-0'
@@ -60,10 +62,11 @@ local function append(channel, offset, text)
   local added = add()
   for attempt = 1, 2 do
     if type(added) ~= 'table' or not added.err then
+      is_first = false
       return
     end
     if not is_theirs(added.err) then
-      error(added.err)
+      error((is_first and 'nothing was appended: ' or '') .. added.err)
     end
     if attempt == 1 then
       clear(channel)

@@ -12,7 +12,7 @@ use redis::{ErrorKind, RedisError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{Link, PUBLISH, is_answer, reason};
+use super::link::{Link, PUBLISH, SCRIPT_RIGHTS, is_answer, said};
 use super::{Shared, number};
 use crate::bus::{BoxFuture, BusError, wire};
 use crate::event::{Event, Position};
@@ -144,7 +144,7 @@ async fn call(shared: &Shared, mut link: Link, batch: &[Job]) -> Result<(), BusE
                 return Ok(());
             }
             Ok(Err(error)) if is_answer(&error) => {
-                let text = format!("Redis at {place}: {}", reason(&error));
+                let text = format!("Redis at {place}: {}", said(&error));
                 return Err(if is_refusal(&error) { BusError::Unavailable(text) } else { BusError::Unknown(text) });
             }
             Ok(Err(_)) => {}
@@ -209,6 +209,10 @@ impl Call {
 fn is_refusal(error: &RedisError) -> bool {
     use redis::ServerErrorKind::{BusyLoading, MasterDown, NoPerm, NoScript, ReadOnly};
     let text = error.to_string();
+    // A right may lack for what the script writes first, or for what comes later.
+    if SCRIPT_RIGHTS.iter().any(|said| text.contains(said)) {
+        return text.contains("nothing was appended");
+    }
     matches!(error.kind(), ErrorKind::Server(BusyLoading | MasterDown | NoPerm | NoScript | ReadOnly))
         // A script hands these on in its own words.
         || ["READONLY", "MISCONF", "OOM", "NOPERM", "NOAUTH", "BUSY", "NOREPLICAS"].iter().any(|code| text.contains(code))
@@ -219,5 +223,5 @@ pub(super) async fn attempt(shared: &Shared, link: &Link) -> Result<(), String> 
     let line = Line { channel: super::TRIAL.into(), text: "{}".to_owned() };
     let known = shared.cursors.lock().position();
     let call = Call::new(shared, known, std::iter::once(&line));
-    link.run::<String>(&PUBLISH, &call.args).await.map(drop).map_err(reason)
+    link.run::<String>(&PUBLISH, &call.args).await.map(drop).map_err(|error| said(&error))
 }

@@ -1,6 +1,10 @@
--- Whether the bus is what it was: finds or makes the epoch, and begins another where the last event that the caller has seen
--- is lost. Tells it to the caller's own pub/sub channel too, behind all that was published before.
+-- Whether the bus is what it was, and takes events: finds or makes the epoch, and begins another where the last event that the
+-- caller has seen is lost. Tells it to the caller's own pub/sub channel too, behind all that was published before.
 -- ARGV: prefix, database, a fresh epoch, sure (µs); the caller's epoch, channel and offset seen; pub/sub channel or ''.
+if epoch then
+  -- Does nothing, and is refused where what is written is: by a replica, without memory, without rights.
+  redis.call('SET', prefix .. ':clock', '', 'NX')
+end
 local fresh, sure = ARGV[3], tonumber(ARGV[4])
 local seen_epoch, channel, seen = ARGV[5], ARGV[6], tonumber(ARGV[7])
 

@@ -10,7 +10,7 @@ use redis::{RedisError, cmd};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::cursors::{Step, Verdict};
-use super::link::{AT_ONCE, Inbound, Link, Owned, PULSE, READ, SILENCE, Told, reason, silent};
+use super::link::{AT_ONCE, Inbound, Link, Owned, PULSE, READ, SILENCE, Told, reason, said, silent};
 use super::{Shared, micros, number, publisher};
 use crate::bus::BoxFuture;
 use crate::event::{Offset, Position};
@@ -83,17 +83,15 @@ impl Session {
     /// Connects; nothing is heard yet.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Session, String> {
         let tls = shared.tls().await?;
-        let (link, driver) = Link::open(&shared.settings, tls).await?;
+        let (link, driver) = Link::open(&shared.settings, tls.as_ref()).await?;
         let (epoch, start, end, now) = pulse(&shared, link.clone(), "").await?;
         shared.begin(epoch, start, end);
-        if shared.first.lock().is_some() {
-            if link.evicts {
-                shared.warn("evicts keys (maxmemory-policy): events that somebody missed may be lost, and nobody told");
-            }
-            publisher::attempt(&shared, &link).await?;
+        if link.evicts && shared.first.lock().is_some() {
+            shared.warn("evicts keys (maxmemory-policy): events that somebody missed may be lost, and nobody told");
         }
+        publisher::attempt(&shared, &link).await?;
         let inbound = match &shared.receiver {
-            Some(_) => Some(Inbound::open(&shared.settings, tls).await?),
+            Some(_) => Some(Inbound::open(&shared.settings, tls.as_ref()).await?),
             None => None,
         };
         let heard = Instant::now();
@@ -136,6 +134,7 @@ impl Session {
                     }
                 }
                 _ = &mut self.driver.0 => return Err("the connection was closed".to_owned()),
+                said = self.link.unfit() => return Err(said),
                 _ = beat.tick() => {
                     let waits = self.awaited > 0 || self.pulse.as_ref().is_some_and(|pulse| !pulse.is_told);
                     let is_silent = waits && self.inbound.is_some() && self.heard.elapsed() > SILENCE;
@@ -401,7 +400,7 @@ async fn answered(pulse: &mut Option<Pulse>) -> Result<(), String> {
 /// An answer of the server, within the time in which a living one gives it.
 async fn limited<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, String> {
     match timeout(SILENCE, answer).await {
-        Ok(answer) => answer.map_err(reason),
+        Ok(answer) => answer.map_err(|error| said(&error)),
         Err(_) => Err(silent()),
     }
 }

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from . import _core
 from .errors import BusUnavailable
 
+# Between `://` and the last `@`, and behind `password=`.
+_SECRET = re.compile(r"""(://).*(?=@)|(pass(?:word)?\s*=\s*)(?:'(?:\\.|[^'])*'|[^\s&']+)""", re.DOTALL)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what was given, which may be a URL in the wrong place; its password they do not."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_without_secrets(message))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line (default: the process's own) and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="fraiseql-subs", description="GraphQL subscriptions for Python.")
+    parser = _Parser(prog="fraiseql-subs", description="GraphQL subscriptions for Python.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="serve an application with subscriptions and a page that shows them")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    demo.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    demo.add_argument(
+        "--port", type=_number(int, most=2**16 - 1), default=0, help="port to listen on (default: a free one)"
+    )
     demo.add_argument("--bus", default="memory", choices=["memory", "redis", "postgresql"], help="where its events go")
     demo.add_argument("url", nargs="?", help="of that bus (default: of a server that is started for the demo)")
     demo.add_argument("--check", action="store_true", help="receive a few events over a socket, print them, and exit")
@@ -73,7 +87,7 @@ def _add_pg(pg: argparse.ArgumentParser) -> None:
     )
 
 
-def _number(kind: type[int | float]) -> Callable[[str], float]:
+def _number(kind: type[int | float], most: int = 2**32 - 1) -> Callable[[str], float]:
     """Reads one that is not negative."""
 
     def read(text: str) -> float:
@@ -81,8 +95,8 @@ def _number(kind: type[int | float]) -> Callable[[str], float]:
             number = kind(text)
         except ValueError:
             number = -1
-        if not 0 <= number < 2**32:
-            raise argparse.ArgumentTypeError(f"expected a number from 0 to {2**32 - 1}, got {text}")
+        if not 0 <= number <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from 0 to {most}, got {text}")
         return number
 
     return read
@@ -97,8 +111,17 @@ def _pg(given: argparse.Namespace) -> int:
     try:
         print(given.pg(given))
     except (BusUnavailable, ValueError) as error:
-        return _fail(str(error))
+        return _fail(f"{error}{_about_quotes(given, str(error))}")
     return 0
+
+
+def _about_quotes(given: argparse.Namespace, error: str) -> str:
+    """What to write where SQL has read a name in lower case."""
+    table: str = getattr(given, "table", "")
+    if '"' in table or table == table.lower() or "does not exist (" not in error:
+        return ""
+    quoted = ".".join(f'"{name}"' for name in table.split("."))
+    return f". SQL reads names without quotes in lower case: write '{quoted}', with both kinds of quotes"
 
 
 def _sql(given: argparse.Namespace) -> str:
@@ -128,6 +151,10 @@ def _prune(given: argparse.Namespace) -> str:
     return f"{_core.postgres_prune(given.dsn, given.schema, given.history, given.history_age)} events deleted"
 
 
+def _without_secrets(text: str) -> str:
+    return _SECRET.sub(r"\1\2…", text)
+
+
 def _fail(reason: str) -> int:
-    print(f"fraiseql-subs: {reason}", file=sys.stderr)
+    print(f"fraiseql-subs: {_without_secrets(reason)}", file=sys.stderr)
     return 1

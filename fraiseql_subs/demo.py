@@ -194,8 +194,14 @@ def run(host: str, port: int, *, check: bool, bus: str = "memory", url: str | No
 
 def _run(host: str, port: int, manager: SubscriptionManager, *, check: bool) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
-        address = f"[{host}]" if ":" in host else host
+    address = f"[{host}]" if ":" in host else host
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]
+        advice = "choose another --port, or leave it out for a free one" if port else "choose another --host"
+        raise ValueError(f"it cannot listen on {address}:{port} ({reason}): {advice}") from None
+    with listener:
         url = f"{address}:{listener.getsockname()[1]}"
         config = uvicorn.Config(
             order_desk(manager), ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning",

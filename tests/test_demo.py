@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,40 @@ def test_it_says_why_it_cannot_start(arguments, reason):
     assert run.stderr.startswith("The demo cannot start: ")
     assert run.stderr.count("\n") == 1
     assert reason in run.stderr
+    assert "secret" not in run.stderr
+
+
+def test_a_busy_port_and_a_host_that_is_none_are_told():
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        run = demo("--port", str(port))
+    assert (run.returncode, run.stdout) == (1, "")
+    said = f"it cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port"
+    assert run.stderr.startswith(f"The demo cannot start: {said}")
+    assert run.stderr.count("\n") == 1
+    run = demo("--host", "203.0.113.1")
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert "203.0.113.1:0 (Cannot assign requested address): choose another --host" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bus", "redis", "redis://:secret@h:1/0", "more"], "unrecognized arguments: more"),
+        (["--bus", "redis", "more", "redis://:secret@h:1/0"], "unrecognized arguments: redis://…@h:1/0"),
+        (["--bus=redis://:secret@h:1/0"], "argument --bus: invalid choice: 'redis://…@h:1/0'"),
+        (["--bus", "unix:///s?user=u&pass=secret&db=1"], "invalid choice: 'unix:///s?user=u&pass=…&db=1'"),
+        (
+            ["--port", "redis://:secret@h:1/0"],
+            "argument --port: expected a number from 0 to 65535, got redis://…@h:1/0",
+        ),
+        (["--port", "65536"], "argument --port: expected a number from 0 to 65535, got 65536"),
+    ],
+)
+def test_a_usage_error_repeats_no_password(arguments, said):
+    run = demo(*arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert said in run.stderr
     assert "secret" not in run.stderr
 
 

@@ -318,6 +318,25 @@ def test_tracking_does_not_wait_for_long(installed):
         assert (status, out, err) == (1, "", "fraiseql-subs: canceling statement due to lock timeout (55P03)\n")
 
 
+def test_quotes_are_explained_where_sql_reads_another_name(installed):
+    with connect(installed) as db:
+        db.execute('CREATE TABLE "Mixed" (id int); CREATE SCHEMA "Sales"; CREATE TABLE "Sales"."Mixed" (id int)')
+        for table, read, quoted in [
+            ("Mixed", 'relation "mixed"', '"Mixed"'),
+            ("Sales.Mixed", 'schema "sales"', '"Sales"."Mixed"'),
+        ]:
+            for command in "track", "untrack":
+                status, out, err = pg(command, table, dsn=installed)
+                assert (status, out) == (1, "")
+                assert f"{read} does not exist" in err
+                assert err.endswith(f"in lower case: write '{quoted}', with both kinds of quotes\n")
+            assert pg("track", quoted, dsn=installed)[:2] == (0, f"{quoted} publishes on channel Mixed\n")
+            assert pg("untrack", quoted, dsn=installed)[:2] == (0, f"{quoted} publishes nothing any more\n")
+        # Where quotes would not help, nothing is said of them.
+        for table in "nothing", '"Nothing"':
+            assert "quotes" not in pg("track", table, dsn=installed)[2]
+
+
 WRONG = [
     ({"dsn": "{installed}"}, ["track", "nothing"], 'relation "nothing" does not exist'),
     ({"dsn": "{installed}"}, ["track", "a b"], "invalid name syntax"),
@@ -338,7 +357,18 @@ WRONG = [
     ({"dsn": "postgresql://u:hunter2@127.0.0.1:1/d"}, ["install"], "127.0.0.1:1"),
     ({"dsn": "postgresql://u:hunter2@127.0.0.1:1/d?colour=red"}, ["install"], "unknown option"),
     ({"dsn": "postgresql+psycopg://u:hunter2@127.0.0.1/d"}, ["install"], "dsn: expected a URL"),
+    ({"dsn": "postgresql+asyncpg://u:hunter2@h/d"}, ["install"], "take `+asyncpg` away"),
+    ({"dsn": "postgresql://u:p@hunter2@h/d"}, ["install"], "`@`, `:`, `/`, `?`, `#` and `%` are written `%40`"),
     ({"dsn": "hunter2"}, ["prune"], "dsn: expected a URL"),
+    # What stands in the wrong place is repeated, and its password is not.
+    ({}, ["install", "postgresql://u:hunter2@h/d"], "unrecognized arguments: postgresql://…@h/d"),
+    ({}, ["install", "postgresql://u:a hunter2@h/d"], "unrecognized arguments: postgresql://…@h/d"),
+    ({}, ["install", "host=h password = 'a hunter2' user=u"], "unrecognized arguments: host=h password = … user=u"),
+    ({}, ["postgresql://u:hunter2@h/d"], "invalid choice: 'postgresql://…@h/d'"),
+    ({}, ["prune", "--history", "postgresql://u:hunter2@h/d"], "got postgresql://…@h/d"),
+    ({}, ["track", "t", "--oversize=postgresql://u:hunter2@h/d"], "invalid choice: 'postgresql://…@h/d'"),
+    ({"dsn": "{installed}"}, ["track", "postgresql://u:hunter2@h/d"], "does not exist"),
+    ({}, ["sql", "--schema", "postgresql://u:hunter2@h/d"], "schema: expected"),
     ({"dsn": "{installed}!"}, ["install"], "does not exist"),
     ({"dsn": "{wrong}"}, ["install"], "password authentication failed"),
     ({"dsn": "{installed}"}, ["install", "--schema", 'a"b'], "schema: expected"),

@@ -50,7 +50,8 @@ class EventBusConfig:
 
         Args:
             url: `redis://[user:password@]host[:port][/database]`, the same with `rediss://` for TLS, which trusts the
-                system's roots or those that `SSL_CERT_FILE` names, or `unix:///path[?db=&user=&pass=]`.
+                system's roots or those that `SSL_CERT_FILE` names (and takes redis-py's `ssl_cert_reqs` and
+                `ssl_ca_certs`), or `unix:///path[?db=&user=&pass=]`.
             consumer_group: The application's name. It is the prefix of its keys, so that applications on one server
                 do not hear one another; it never divides events between workers.
             history: How many events each channel keeps for resuming and for those who were away; 0 keeps none.

@@ -62,6 +62,10 @@ class Proxy:
         assert found, url
         return f"{before}:{self.port}{after}"
 
+    def lead_to(self, target: int) -> None:
+        """New connections reach another port; those that are open stay where they are."""
+        self._target = target
+
     # ---- how it fails ----
 
     def forward(self) -> None:

@@ -21,19 +21,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import chain, count
 from typing import Any
 
+import psycopg
 import pytest
 import pytest_asyncio
 import redis
 
-from fraiseql_subs import BusUnavailable, PublishUnknown, SubscriptionManager
-from fraiseql_subs.servers import Server
+from fraiseql_subs import (
+    BusUnavailable,
+    Event,
+    Forbidden,
+    PublishUnknown,
+    SecurityContext,
+    SubscriptionManager,
+    _core,
+)
+from fraiseql_subs.servers import PostgreSQL, Server
 
-from .apps import bus_worker
+from . import databases
+from .apps import bus_worker, old_worker
 from .buses import config
 from .conftest import ENVIRONMENT
 from .proxy import BOTH, Proxy
 from .servers import SERVERS, started, unheard
-from .sockets import until
+from .sockets import logged, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -42,6 +52,8 @@ SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1, 10**6)
 CHANNELS = ["a", "b", "c"]
 #: Seconds after which delivery goes on when the bus is back, and after which a silent peer is found.
 GOES_ON, FOUND = 2.0, 15.0
+#: Seconds after which `health()` says that a server takes nothing.
+TOLD = 2.0
 OUTCOMES = ("accepted", "refused", "doubted")
 #: What a Redis needs to keep what it accepted.
 LASTING = {"redis": ["appendonly yes"], "valkey": ["appendonly yes"], "postgresql": []}
@@ -52,8 +64,9 @@ KINDS = [kind for kind in SERVERS if ROUNDS > 1 or kind != "valkey" or "redis" n
 class Worker:
     """One process, and what it has said, over all its lives."""
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, options: dict[str, Any], program: Any = bus_worker) -> None:
         self.name = name
+        self._program = program.__file__
         self.tokens: dict[str, str] = {}
         self.heard: dict[str, list[str]] = {channel: [] for channel in CHANNELS}
         self.heard_at: dict[str, float] = {}
@@ -77,7 +90,7 @@ class Worker:
         self._live = set()
         own = {"name": f"{self.name}{next(self._lives)}", "channels": CHANNELS, "tokens": self.tokens, "publishers": 2}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, bus_worker.__file__, json.dumps({**self._options, **own}), env=ENVIRONMENT, limit=2**24,
+            sys.executable, self._program, json.dumps({**self._options, **own}), env=ENVIRONMENT, limit=2**24,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self._reading = asyncio.create_task(self._read())
@@ -154,6 +167,8 @@ class Fleet:
         self.random = random.Random(f"{SEED} {kind}")
         self.control = control
         self.workers: list[Worker] = []
+        #: What the last of them was given, which no proxy is before unless all are behind one.
+        self.given: dict[str, Any] = {}
         self._markers = count()
         #: How much each had heard on each channel when the scenario began.
         self._since: dict[str, dict[str, int]] = {}
@@ -225,6 +240,22 @@ class Fleet:
             await asyncio.sleep(0.005)
         return marks
 
+    async def is_told(self) -> None:
+        """Everybody's `health()` says in time that the bus is away."""
+        refused = time.perf_counter()
+        await until(lambda: not any([self.control.health()["ok"], *(worker.connected for worker in self.workers)]))
+        took = time.perf_counter() - refused
+        self.notes.append(f"told after {took:.2f} s")
+        assert took < TOLD, f"health() said after {took:.2f} s that the bus is away"
+
+    async def is_well(self) -> None:
+        """And that it is there again."""
+        back = time.perf_counter()
+        await until(lambda: all([self.control.health()["ok"], *(worker.connected for worker in self.workers)]))
+        took = time.perf_counter() - back
+        self.notes.append(f"well after {took:.2f} s")
+        assert took < GOES_ON, f"health() said after {took:.2f} s that the bus is back"
+
     async def is_back(self, *, within: float = GOES_ON) -> None:
         """From now on delivery goes on in time, for everybody."""
         back = time.perf_counter()
@@ -247,7 +278,7 @@ class Fleet:
         gaps = [worker.name for worker in self.workers if any(worker.gaps.values())]
         assert not gaps, f"a gap was told to {gaps}"
         print(
-            f"\n{self.kind}, {name}: {len(how['accepted'])} accepted and heard by 3 processes, "
+            f"\n{self.kind}, {name}: {len(how['accepted'])} accepted and heard by {len(self.workers)} processes, "
             f"{len(how['doubted'])} in doubt ({len(how['doubted'] & heard)} heard), {len(how['refused'])} refused; "
             f"0 lost, 0 twice, 0 out of order; {'; '.join(self.notes)}"
         )
@@ -289,24 +320,31 @@ def lasting_server(request: pytest.FixtureRequest) -> Any:
     server.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet(lasting_server: tuple[str, Server]) -> AsyncIterator[Fleet]:
-    kind, server = lasting_server
+@contextlib.asynccontextmanager
+async def gathered(kind: str, server: Server, *, is_fronted: bool = False) -> AsyncIterator[Fleet]:
+    """A fleet; where it is fronted nobody reaches the server but through a proxy."""
     application = unheard()
     async with contextlib.AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(Proxy(server.port)) for _ in range(3 if is_fronted else 2)]
+        urls = [*(proxy.through(server.url) for proxy in proxies), server.url][:3]
         options: dict[str, Any] = {"connect_timeout": 10, "publish_timeout": 1.0}
-        bus = config(kind, server.url, application, **options)
+        bus = config(kind, urls[-1], application, **options)
         control = await stack.enter_async_context(SubscriptionManager(bus_worker.SCHEMA, bus))
-        proxies = [await stack.enter_async_context(Proxy(server.port)) for _ in range(2)]
         fleet = Fleet(kind, server, proxies, control)
-        for name, url in zip("xyz", [*(proxy.through(server.url) for proxy in proxies), server.url], strict=True):
-            given = {"kind": kind, "url": url, "application": application, "options": options}
-            worker = Worker(name, given)
+        for name, url in zip("xyz", urls, strict=True):
+            fleet.given = {"kind": kind, "url": url, "application": application, "options": options}
+            worker = Worker(name, fleet.given)
             await worker.start()
             stack.push_async_callback(worker.close)
             fleet.workers.append(worker)
         # Everybody has a token for every channel, in case that it is killed.
         await fleet.settle()
+        yield fleet
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(lasting_server: tuple[str, Server]) -> AsyncIterator[Fleet]:
+    async with gathered(*lasting_server) as fleet:
         yield fleet
 
 
@@ -463,3 +501,158 @@ async def test_what_a_flush_under_load_has_lost_is_told_to_all_and_nothing_else_
     await fleet.begin()
     await fleet.some_time(0.3, 0.5)
     await fleet.end("after a flush")
+
+
+# ---- a server that is there, and takes nothing ----
+
+
+def administer(server: Server, *commands: str) -> None:
+    """By words as a command line has them, or by SQL."""
+    if isinstance(server, PostgreSQL):
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            for command in commands:
+                connection.execute(command.encode())
+    else:
+        with redis.Redis.from_url(server.url) as client:
+            for command in commands:
+                client.execute_command(*command.split())
+
+
+READ_ONLY = "ALTER SYSTEM SET default_transaction_read_only = {}"
+RELOAD = "SELECT pg_reload_conf()"
+#: By name: what makes a server take nothing, its connections kept, and what lets it take everything again.
+REFUSALS = {
+    "demoted": (["REPLICAOF 127.0.0.1 1"], ["REPLICAOF NO ONE"]),
+    "full": (["CONFIG SET maxmemory 1"], ["CONFIG SET maxmemory 0"]),
+    "read-only": ([READ_ONLY.format("on"), RELOAD], [READ_ONLY.format("off"), RELOAD]),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize(
+    ("lasting_server", "refusal"),
+    [(kind, how) for kind in SERVERS for how in REFUSALS if (kind == "postgresql") == (how == "read-only")],
+    indirect=["lasting_server"],
+    scope="module",
+)
+async def test_a_server_that_takes_nothing_is_told_and_the_books_balance(fleet, refusal, turn):
+    print(f"\nFAULTS_SEED={SEED}")
+    refuse, accept = REFUSALS[refusal]
+    await fleet.begin()
+    await asyncio.to_thread(administer, fleet.server, *refuse)
+    await fleet.is_told()
+    await fleet.some_time(0.3, 0.6)
+    assert not any([fleet.control.health()["ok"], *(worker.connected for worker in fleet.workers)])
+    await asyncio.to_thread(administer, fleet.server, *accept)
+    await asyncio.gather(fleet.is_well(), fleet.is_back())
+    await fleet.some_time(0.1, 0.3)
+    await fleet.end(refusal)
+
+
+def stored(server: Server, application: str, channel: str) -> list[str]:
+    """What a Redis has of a channel, in its order."""
+    with redis.Redis.from_url(server.url) as client:
+        entries: Any = client.xrange(f"{application}:s:{channel}")
+    return [json.loads(fields[b"e"])["data"]["id"] for _, fields in entries]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize("kind", [kind for kind in SERVERS if kind != "postgresql"])
+async def test_what_a_replacement_never_received_is_told_and_what_it_has_is_heard(kind, turn, start_server):
+    """Behind one address another server takes the place of one that is demoted, which had accepted more by then."""
+    server = start_server(SERVERS[kind], "repl-diskless-sync-delay 0")
+    follows = [f"replicaof 127.0.0.1 {server.port}", f"masterauth {server.password}"]
+    async with gathered(kind, server, is_fronted=True) as fleet:
+        other = start_server(SERVERS[kind], f"requirepass {server.password}", *follows)
+        other.password = server.password
+        with redis.Redis.from_url(other.url) as client:
+            await until(lambda: client.info("replication")["master_link_status"] == "up")
+        await fleet.begin()
+        await asyncio.to_thread(administer, other, "REPLICAOF NO ONE")
+        await fleet.some_time(0.2, 0.4)
+        for proxy in fleet.proxies:
+            proxy.lead_to(other.port)
+        demote = [f"CONFIG SET masterauth {server.password}", f"REPLICAOF 127.0.0.1 {other.port}"]
+        await asyncio.to_thread(administer, server, *demote)
+        await fleet.is_back()
+        await fleet.some_time(0.3, 0.5)
+        marks = await fleet.pause()
+        lost = kept = 0
+        for on in CHANNELS:
+            parts = [fleet.slice(worker, on, marks[on]) for worker in fleet.workers]
+            has = await asyncio.to_thread(stored, other, fleet.given["application"], on)
+            known = {*chain(*parts), *chain(*(worker.accepted_on(on) for worker in fleet.workers))}
+            gone = known - {*has}
+            lost += len(gone)
+            for worker, part in zip(fleet.workers, parts, strict=True):
+                begun = [one for one in has[: has.index(marks[on]) + 1] if one in known]
+                kept += len(begun)
+                assert [one for one in part if one not in gone] == begun, f"{worker.name} on {on}"
+                assert len(part) == len({*part}), f"{worker.name} heard twice on {on}"
+                assert worker.gaps[on], f"no gap was told to {worker.name} on {on}"
+        assert lost, "nothing was lost: nothing was tried"
+        print(
+            f"\n{kind}, replaced: {lost} that the replacement never received, told by a gap on each channel to each of "
+            f"3 processes; {kept} that it has, 0 of them lost, 0 twice, 0 out of order; {'; '.join(fleet.notes)}"
+        )
+        # In the new epoch the books balance again.
+        await fleet.begin()
+        await fleet.some_time(0.2, 0.3)
+        await fleet.end("after a replacement")
+
+
+# ---- another version on the same bus ----
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("turn", range(ROUNDS))
+async def test_an_old_version_beside_a_new_one_hears_it_and_is_heard(fleet, turn):
+    """While what a newer version needs of a database is installed, which older ones do not know."""
+    old = Worker("old", fleet.given, old_worker)
+    await old.start()
+    fleet.workers.append(old)
+    try:
+        await fleet.begin()
+        await fleet.some_time(0.3, 0.5)
+        if fleet.kind == "postgresql":
+            step = f"ALTER TABLE {fleet.given['application']}.event ADD IF NOT EXISTS later text DEFAULT 'later'"
+            steps = [""] * (databases.VERSION - 1) + [step]
+            newer = _core.postgres_sql(fleet.given["application"], steps)
+            await asyncio.to_thread(administer, fleet.server, newer)
+        await fleet.some_time(0.3, 0.5)
+        publishers = {worker.name for worker in fleet.workers if "accepted" in worker.outcomes.values()}
+        assert publishers == {"x", "y", "z", "old"}
+        await fleet.end("an old version beside a new one")
+        await a_revocation_is_heard(fleet)
+        await what_a_newer_one_says_is_skipped_loudly(fleet)
+    finally:
+        fleet.workers.remove(old)
+        await old.close()
+
+
+async def a_revocation_is_heard(fleet: Fleet) -> None:
+    """Of the old version, by the new one."""
+    viewer = SecurityContext(user_id="u")
+    stream = fleet.control.subscribe(bus_worker.TOLD, variables={"on": "a"}, context=viewer)
+    async with stream, old_worker.old(fleet.given) as older:
+        await older.publish_events([Event("revoke", old_worker.REVOKE, {"user_id": "u"})])
+        with pytest.raises(Forbidden):
+            await asyncio.wait_for(anext(stream), GOES_ON)
+
+
+async def what_a_newer_one_says_is_skipped_loudly(fleet: Fleet) -> None:
+    """What a version publishes that says it otherwise stops nobody."""
+    stream = fleet.control.subscribe(bus_worker.TOLD, variables={"on": "a"}, framing="result")
+    async with stream, old_worker.old(fleet.given) as newer:
+        skipped = fleet.control.get_metrics()["bus_skipped"]
+        with logged() as log:
+            await newer.publish_events([Event("told", "a", {"id": "newer"})], version=old_worker.VERSION + 1)
+            marks = await fleet.settle()
+            assert json.loads(await anext(stream)) == {"data": {"told": {"id": marks["a"]}}}
+            [line] = log.take()
+        assert '"a"' in line
+        assert f"version {old_worker.VERSION + 1}" in line
+        assert fleet.control.get_metrics()["bus_skipped"] == skipped + 1
+    assert not any("newer" in worker.heard_at or any(worker.gaps.values()) for worker in fleet.workers)

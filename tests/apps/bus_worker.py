@@ -45,12 +45,12 @@ def say(**what: Any) -> None:
 
 
 class Worker:
-    def __init__(self, given: dict[str, Any]) -> None:
+    def __init__(self, given: dict[str, Any], manager: Any = None) -> None:
         self.name: str = given["name"]
         self.channels: list[str] = given["channels"]
         self.tokens: dict[str, str] = given["tokens"]
         bus = config(given["kind"], given["url"], given["application"], **given["options"])
-        self.manager = SubscriptionManager(SCHEMA, bus, limits=LIMITS)
+        self.manager = manager or SubscriptionManager(SCHEMA, bus, limits=LIMITS)
         self.publishing = asyncio.Event()
         self.idle = [asyncio.Event() for _ in range(given["publishers"])]
 

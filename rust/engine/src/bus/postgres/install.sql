@@ -22,7 +22,8 @@ BEGIN
             MESSAGE = format('the schema @schema@ belongs to the role %I: only that role installs into it', owner);
     END IF;
     IF to_regclass('@schema@.meta') IS NOT NULL THEN
-        SELECT version INTO STRICT installed FROM @schema@.meta;
+        -- Locked before any table is: whoever gives positions has it first too.
+        SELECT version INTO STRICT installed FROM @schema@.meta FOR UPDATE;
     END IF;
     IF installed > current THEN
         RAISE object_not_in_prerequisite_state USING

@@ -1,0 +1,1 @@
+SELECT epoch, last, positioned, more FROM @schema@.advance()

@@ -12,8 +12,18 @@ from typing import Any
 from . import _core
 from .arguments import Converter, Converters, Function
 from .errors import SchemaError
+from .records import MISSING, is_record
 from .subscription import Declaration, declaration_of
-from .types import MISSING, TypeMap, default, description, graphql_name, is_enum, is_record, unwrap, unwrap_guard
+from .types import (
+    TypeMap,
+    check_own,
+    default,
+    description,
+    graphql_name,
+    is_enum,
+    unwrap,
+    unwrap_guard,
+)
 
 _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
 
@@ -21,8 +31,8 @@ _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, colle
 class Schema:
     """A GraphQL schema whose subscription fields are functions, code first.
 
-    Dataclasses and pydantic models are object types (as arguments: input types), `enum.Enum` and unions of object types
-    are what they are called; names become camelCase, docstrings descriptions, defaults defaults.
+    Dataclasses, `TypedDict`s and pydantic models are object types (as arguments: input types), `enum.Enum` and unions
+    of object types are what they are called; names become camelCase, docstrings descriptions, defaults defaults.
 
     Args:
         subscriptions: Functions decorated with `@subscription`.
@@ -48,9 +58,11 @@ class Schema:
     def __init__(self, subscriptions: Iterable[Callable[..., Any]], types: Iterable[type] = ()) -> None:
         declarations = _declarations(subscriptions)
         types = list(types)
+        for one in types:
+            check_own(one, "types")
         given = {one.__name__: one for one in types if is_record(one) or is_enum(one)}
         if len(given) != len(types):
-            raise SchemaError("types: expected dataclasses, pydantic models and enums, each name once")
+            raise SchemaError("types: expected dataclasses, TypedDicts, pydantic models and enums, each name once")
         type_map = TypeMap({**{name: one for each in declarations for name, one in each.local.items()}, **given})
         fields = {each: each.name or graphql_name(each.function.__name__, each.qualified_name) for each in declarations}
         if len(set(fields.values())) != len(fields):

@@ -21,6 +21,7 @@ from .types import (
     description,
     graphql_name,
     is_enum,
+    scalar_name,
     unwrap,
     unwrap_guard,
 )
@@ -89,17 +90,28 @@ class Schema:
         )
 
     @classmethod
-    def from_sdl(cls, text: str, subscriptions: Iterable[Callable[..., Any]]) -> Schema:
+    def from_sdl(
+        cls,
+        text: str,
+        subscriptions: Iterable[Callable[..., Any]],
+        *,
+        partial: bool = False,
+        scalars: Mapping[str, Any] | None = None,
+    ) -> Schema:
         """A schema from SDL, whose subscription fields get their functions; the SDL's types win over annotations.
 
         A function belongs to the field called by its `name=`, else by its own name, else by its camelCase. It need not
-        take all of the field's arguments. A result's concrete type is its `__typename`, else its class's name.
-        `@requiresScopes` and `@authenticated` mean what they do in Apollo Federation; the scopes are the viewer's
-        `permissions`.
+        take all of the field's arguments; one that is called as a keyword of Python, `from`, is received as `from_`. A
+        result's concrete type is its `__typename`, else its class's name. `@requiresScopes` and `@authenticated` mean
+        what they do in Apollo Federation; the scopes are the viewer's `permissions`.
 
         Args:
             text: The schema, federated or not; also what Strawberry, Ariadne or graphql-core print.
             subscriptions: Functions decorated with `@subscription`, one for each field of the subscription type.
+            partial: Leave subscription fields without a function out of the schema, instead of raising.
+            scalars: What scalars of the SDL are, by name: `{"Date": JSON}`. Takes `ID`, `int`, `float`, `str`, `bool`,
+                `datetime`, `date`, `time`, `UUID`, `Decimal` and `JSON`. One that is not given is what a scalar of this
+                name is code first (`DateTime`, `Date`, `Time`, `UUID`, `Decimal`), else `JSON`.
 
         Raises:
             SchemaError: The text is no schema, a declaration does not fit it, a field has no function, or a directive
@@ -115,6 +127,8 @@ class Schema:
                 "code_first": False,
                 "declarations": [each._input(each.name or each.function.__name__) for each in declarations],
                 "python_names": {},
+                "partial": bool(partial),
+                "scalars": {name: _scalar(name, annotation) for name, annotation in (scalars or {}).items()},
                 "requires": {},
             }
         )
@@ -134,6 +148,15 @@ class Schema:
         self._warnings = self._native.warnings
         signatures: dict[str, Any] = json.loads(self._native.signatures)
         return signatures
+
+
+def _scalar(name: str, annotation: Any) -> str:
+    """The scalar that the user says one of the SDL is."""
+    meaning = scalar_name(unwrap(annotation).core)
+    if meaning is None:
+        expected = "ID, int, float, str, bool, datetime, date, time, UUID, Decimal or JSON"
+        raise SchemaError(f"scalars, {name}: expected {expected}, got {annotation!r}")
+    return meaning
 
 
 def _declarations(subscriptions: Iterable[Callable[..., Any]]) -> list[Declaration]:

@@ -18,8 +18,9 @@ from uuid import UUID
 from .errors import GraphQLError, SchemaError
 from .event import Event
 from .info import Info
+from .records import MISSING, hints, is_record, members
 from .subscription import Declaration, Kind
-from .types import MISSING, hints, is_enum, is_record, members, unwrap
+from .types import COLLECTIONS, is_enum, unwrap
 
 Converter: TypeAlias = Callable[[Any], Any]
 
@@ -98,7 +99,7 @@ class Converters:
         name = reference.removesuffix("!")
         if name.startswith("["):
             convert = self.make(name[1:-1], plain.item, place)
-            collect = tuple if typing.get_origin(plain.core) is tuple else list
+            collect = COLLECTIONS.get(typing.get_origin(plain.core), list)
             return None if convert is None and collect is list else _items(convert, collect)
         if name in self._inputs:
             return self._input(name, plain.core if is_record(plain.core) else None, place)
@@ -137,7 +138,7 @@ class Converters:
             return given if record is None else record(**given)
 
         self._made[name, record] = convert  # before the fields: an input type may hold itself
-        annotations = {} if record is None else hints(record, self.local, record.__name__)
+        annotations = {} if record is None else hints(record, self.local, name, as_input=True)
         known = {} if record is None else {member.name: member for member in members(record, as_input=True)}
         for field, reference in self._inputs[name].items():
             if record is not None and field not in known:

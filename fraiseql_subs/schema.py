@@ -12,8 +12,19 @@ from typing import Any
 from . import _core
 from .arguments import Converter, Converters, Function
 from .errors import SchemaError
+from .records import MISSING, is_record
 from .subscription import Declaration, declaration_of
-from .types import MISSING, TypeMap, default, description, graphql_name, is_enum, is_record, unwrap, unwrap_guard
+from .types import (
+    TypeMap,
+    check_own,
+    default,
+    description,
+    graphql_name,
+    is_enum,
+    scalar_name,
+    unwrap,
+    unwrap_guard,
+)
 
 _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.AsyncIterable)
 
@@ -21,8 +32,8 @@ _STREAMS = (collections.abc.AsyncIterator, collections.abc.AsyncGenerator, colle
 class Schema:
     """A GraphQL schema whose subscription fields are functions, code first.
 
-    Dataclasses and pydantic models are object types (as arguments: input types), `enum.Enum` and unions of object types
-    are what they are called; names become camelCase, docstrings descriptions, defaults defaults.
+    Dataclasses, `TypedDict`s and pydantic models are object types (as arguments: input types), `enum.Enum` and unions
+    of object types are what they are called; names become camelCase, docstrings descriptions, defaults defaults.
 
     Args:
         subscriptions: Functions decorated with `@subscription`.
@@ -48,9 +59,11 @@ class Schema:
     def __init__(self, subscriptions: Iterable[Callable[..., Any]], types: Iterable[type] = ()) -> None:
         declarations = _declarations(subscriptions)
         types = list(types)
+        for one in types:
+            check_own(one, "types")
         given = {one.__name__: one for one in types if is_record(one) or is_enum(one)}
         if len(given) != len(types):
-            raise SchemaError("types: expected dataclasses, pydantic models and enums, each name once")
+            raise SchemaError("types: expected dataclasses, TypedDicts, pydantic models and enums, each name once")
         type_map = TypeMap({**{name: one for each in declarations for name, one in each.local.items()}, **given})
         fields = {each: each.name or graphql_name(each.function.__name__, each.qualified_name) for each in declarations}
         if len(set(fields.values())) != len(fields):
@@ -77,17 +90,28 @@ class Schema:
         )
 
     @classmethod
-    def from_sdl(cls, text: str, subscriptions: Iterable[Callable[..., Any]]) -> Schema:
+    def from_sdl(
+        cls,
+        text: str,
+        subscriptions: Iterable[Callable[..., Any]],
+        *,
+        partial: bool = False,
+        scalars: Mapping[str, Any] | None = None,
+    ) -> Schema:
         """A schema from SDL, whose subscription fields get their functions; the SDL's types win over annotations.
 
         A function belongs to the field called by its `name=`, else by its own name, else by its camelCase. It need not
-        take all of the field's arguments. A result's concrete type is its `__typename`, else its class's name.
-        `@requiresScopes` and `@authenticated` mean what they do in Apollo Federation; the scopes are the viewer's
-        `permissions`.
+        take all of the field's arguments; one that is called as a keyword of Python, `from`, is received as `from_`. A
+        result's concrete type is its `__typename`, else its class's name. `@requiresScopes` and `@authenticated` mean
+        what they do in Apollo Federation; the scopes are the viewer's `permissions`.
 
         Args:
             text: The schema, federated or not; also what Strawberry, Ariadne or graphql-core print.
             subscriptions: Functions decorated with `@subscription`, one for each field of the subscription type.
+            partial: Leave subscription fields without a function out of the schema, instead of raising.
+            scalars: What scalars of the SDL are, by name: `{"Date": JSON}`. Takes `ID`, `int`, `float`, `str`, `bool`,
+                `datetime`, `date`, `time`, `UUID`, `Decimal` and `JSON`. One that is not given is what a scalar of this
+                name is code first (`DateTime`, `Date`, `Time`, `UUID`, `Decimal`), else `JSON`.
 
         Raises:
             SchemaError: The text is no schema, a declaration does not fit it, a field has no function, or a directive
@@ -103,6 +127,8 @@ class Schema:
                 "code_first": False,
                 "declarations": [each._input(each.name or each.function.__name__) for each in declarations],
                 "python_names": {},
+                "partial": bool(partial),
+                "scalars": {name: _scalar(name, annotation) for name, annotation in (scalars or {}).items()},
                 "requires": {},
             }
         )
@@ -122,6 +148,15 @@ class Schema:
         self._warnings = self._native.warnings
         signatures: dict[str, Any] = json.loads(self._native.signatures)
         return signatures
+
+
+def _scalar(name: str, annotation: Any) -> str:
+    """The scalar that the user says one of the SDL is."""
+    meaning = scalar_name(unwrap(annotation).core)
+    if meaning is None:
+        expected = "ID, int, float, str, bool, datetime, date, time, UUID, Decimal or JSON"
+        raise SchemaError(f"scalars, {name}: expected {expected}, got {annotation!r}")
+    return meaning
 
 
 def _declarations(subscriptions: Iterable[Callable[..., Any]]) -> list[Declaration]:

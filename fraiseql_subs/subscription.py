@@ -13,9 +13,10 @@ from .event import Event
 from .info import Info
 from .limits import Overflow, check_overflow, check_positive
 from .predicate import Operand, Predicate
+from .records import resolve
 from .security import Requirement
 from .text import checked
-from .types import check_name, resolve
+from .types import check_name
 
 Kind: TypeAlias = Literal["passthrough", "async", "sync", "generator"]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])

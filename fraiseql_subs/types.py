@@ -1,13 +1,14 @@
 """Python annotations as GraphQL types: how each maps, and how a code-first schema's types are written as SDL.
 
-Dataclasses and pydantic models are object types, or input types where an argument leads to them; never both. Fields are
-inherited in Python's way; that makes no GraphQL interface, which only `Schema.from_sdl` has. `A | B` of object types is
-a union called `AB`.
+Dataclasses, `TypedDict`s and pydantic models are object types, or input types where an argument leads to them; never
+both. Fields are inherited in Python's way; that makes no GraphQL interface, which only `Schema.from_sdl` has. `A | B`
+of object types is a union called `AB`, and `Page[Order]` is `OrderPage`.
 """
 
 from __future__ import annotations
 
-import collections.abc
+import collections
+import collections.abc as abc
 import dataclasses
 import enum
 import functools
@@ -19,13 +20,14 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, NewType, TypeAlias
 from uuid import UUID
 
 from .errors import SchemaError
+from .records import MISSING, generic, hints, is_record, key_form, members
 from .security import Requirement, requires, requires_any
 from .text import checked
 
@@ -50,13 +52,25 @@ SCALARS: Mapping[Any, str] = types.MappingProxyType(
     }
 )  # fmt: skip
 SPECIFIED_SCALARS = ("ID", "Int", "Float", "String", "Boolean")
-MISSING = dataclasses.MISSING
 
-_LISTS = (list, tuple, collections.abc.Sequence)
+COLLECTIONS: Mapping[Any, Callable[[Iterable[Any]], Any]] = types.MappingProxyType(
+    {
+        **dict.fromkeys((list, abc.Iterable, abc.Collection, abc.Sequence, abc.MutableSequence), list),
+        **dict.fromkeys((set, abc.MutableSet, abc.Set), set),
+        tuple: tuple,
+        frozenset: frozenset,
+        collections.deque: collections.deque,
+    }
+)
+"""What lists are in Python, and how an argument becomes one."""
+
+_LIBRARIES = ("strawberry", "graphene", "ariadne", "graphql")
+_JSON_FORMATS = {"date-time": "DateTime", "date": "Date", "time": "Time", "uuid": "UUID"}
+_JSON_TYPES = {"string": "String", "integer": "Int", "number": "Float", "boolean": "Boolean"}
 _RESERVED = ("Query", "Mutation", "Subscription", "JSON", *SCALARS.values())
 _EXPECTED = (
-    "int, float, str, bool, ID, JSON, datetime, date, time, UUID, Decimal, an Enum, a dataclass or a pydantic model, "
-    "a list of one of these, or `| None`"
+    "int, float, str, bool, ID, JSON, datetime, date, time, UUID, Decimal, an Enum, a dataclass, a TypedDict, "
+    "a pydantic model, a list of one of these, or `| None`"
 )
 
 
@@ -84,11 +98,19 @@ class Annotation:
     def item(self) -> Any:
         """The items' annotation where this is a list, else `MISSING`."""
         arguments = [one for one in typing.get_args(self.core) if one is not Ellipsis]
-        return arguments[0] if typing.get_origin(self.core) in _LISTS and len(arguments) == 1 else MISSING
+        is_list = typing.get_origin(self.core) in COLLECTIONS and len(set(map(repr, arguments))) == 1
+        return arguments[0] if is_list else MISSING
+
+
+def scalar_name(core: Any) -> str | None:
+    """The scalar that an annotation without its wrapping means."""
+    if isinstance(core, ScalarName):
+        return core.name
+    return SCALARS.get(core) if isinstance(core, abc.Hashable) else None
 
 
 def unwrap(annotation: Any) -> Annotation:
-    """Takes `Annotated`, `| None`, aliases and `NewType` off an annotation."""
+    """Takes `Annotated`, `| None`, aliases, `NewType` and what `TypedDict`s say of their keys off an annotation."""
     nullable = False
     guard: Requirement | None = None
     while True:
@@ -104,24 +126,15 @@ def unwrap(annotation: Any) -> Annotation:
             nullable = True
             members = (member for member in typing.get_args(annotation) if member is not types.NoneType)
             annotation = functools.reduce(operator.or_, members)
-        elif isinstance(annotation, NewType) and annotation is not ID:
+        elif key_form(annotation) is not None:
+            nullable = nullable or key_form(annotation) == "NotRequired"
+            [annotation] = typing.get_args(annotation)
+        elif isinstance(annotation, NewType) and annotation is not ID and library(annotation) is None:
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "TypeAliasType":  # of `type X = ...`, from CPython 3.12 on
             annotation = annotation.__value__
         else:
             return Annotation(annotation, nullable, guard)
-
-
-def resolve(annotation: Any, module: Mapping[str, Any], local: Mapping[str, Any], place: str) -> Any:
-    """Evaluates an annotation that may be text, or hold text."""
-    owner = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        # The module's names win: a local one may be of another module.
-        return typing.get_type_hints(owner, {**local, **module}, {}, include_extras=True)["it"]
-    except Exception as error:
-        hint = "; expected a name of the module, imported at run time, or a class given in Schema(types=[...])"
-        unknown = hint if isinstance(error, NameError) else ""
-        raise SchemaError(f"{place}: the annotation {annotation!r} cannot be evaluated: {error}{unknown}") from error
 
 
 def graphql_name(python_name: str, place: str) -> str:
@@ -138,68 +151,46 @@ def check_name(name: str, place: str, python_name: str | None = None) -> str:
     return name
 
 
-def is_record(annotation: Any) -> bool:
-    """Whether it is a dataclass or a pydantic model, which is not imported for asking."""
-    if not isinstance(annotation, type):
-        return False
-    return dataclasses.is_dataclass(annotation) or isinstance(getattr(annotation, "model_fields", None), dict)
+def library(annotation: Any) -> str | None:
+    """The other GraphQL library that a class or an object belongs to."""
+    owner = generic(annotation)[0]
+    owner = owner if isinstance(owner, (type, NewType)) else type(owner)
+    if hasattr(owner, "__strawberry_definition__"):
+        return "strawberry"
+    modules = (str(getattr(base, "__module__", "")) for base in getattr(owner, "__mro__", (owner,)))
+    roots = (module.partition(".")[0] for module in modules)
+    return next((root for root in roots if root in _LIBRARIES), None)
+
+
+def check_own(annotation: Any, place: str) -> None:
+    """Raises for a type of another GraphQL library: what it says about fields and permissions is nothing to us."""
+    name = library(annotation)
+    if name is not None:
+        got = getattr(annotation, "__name__", repr(annotation))
+        printed = "str(schema)" if name in ("strawberry", "graphene") else "graphql.print_schema(schema)"
+        raise SchemaError(
+            f"{place}: {got} is a type of {name}; expected a dataclass, a TypedDict or a pydantic model, or the whole "
+            f"schema as SDL: Schema.from_sdl({printed}, subscriptions=[...])"
+        )
+
+
+def validated(annotation: Any) -> str | None:
+    """The scalar that a class of pydantic's validates to, such as `EmailStr`."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not hasattr(annotation, "__get_pydantic_core_schema__"):
+        return None
+    try:
+        described = pydantic.TypeAdapter(annotation).json_schema(mode="serialization")
+    except pydantic.PydanticUserError:
+        return None
+    scalar = _JSON_FORMATS.get(str(described.get("format"))) or _JSON_TYPES.get(str(described.get("type")))
+    # A secret is not for reading.
+    return None if described.get("writeOnly") else scalar
 
 
 def is_enum(annotation: Any) -> bool:
     """Whether it is an enumeration."""
     return isinstance(annotation, type) and issubclass(annotation, enum.Enum)
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A field of a dataclass or a pydantic model.
-
-    Attributes:
-        name: Its name.
-        keyword: What the constructor calls it.
-        constant: Its default where that is a value, else `MISSING`.
-        factory: What makes its default, else `MISSING`.
-        description: What pydantic's `Field` says about it.
-    """
-
-    name: str
-    keyword: str
-    constant: Any
-    factory: Any = MISSING
-    description: str | None = None
-
-    def default(self, place: str) -> Any:
-        """Its default, or `MISSING`; a schema can only hold what is the same each time."""
-        if self.factory is MISSING:
-            return self.constant
-        made = self.factory()
-        if made != self.factory():
-            raise SchemaError(f"{place}: default_factory gives another value each time; expected a constant one")
-        return made
-
-
-def members(record: type, *, as_input: bool) -> Iterator[Member]:
-    """The fields of a dataclass or a pydantic model; of an input type those that its constructor takes."""
-    if dataclasses.is_dataclass(record):
-        for field in dataclasses.fields(record):
-            if field.init or not as_input:
-                yield Member(field.name, field.name, field.default, field.default_factory)
-    else:
-        for name, info in record.model_fields.items():  # type: ignore[attr-defined]  # `is_record` has looked
-            constant = MISSING if info.is_required() or info.default_factory else info.default
-            yield Member(name, info.alias or name, constant, info.default_factory or MISSING, info.description)
-
-
-def hints(record: type, local: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The evaluated annotations of a class and its bases, the derived winning."""
-    found: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-    for base in reversed(record.__mro__):
-        module = vars(sys.modules[base.__module__])
-        for name, annotation in inspect.get_annotations(base).items():
-            found[name] = (annotation, module)
-    names = [member.name for member in members(record, as_input=False)]
-    known = {record.__name__: record, **local}
-    return {name: resolve(*found[name], known, f"{place}.{name}") for name in names}
 
 
 class TypeMap:
@@ -228,7 +219,7 @@ class TypeMap:
 
     def has(self, record: type) -> bool:
         """Whether this class has become a type, of whichever kind."""
-        return any(owner is record for _, owner in self._owners.values())
+        return any(owner == record for _, owner in self._owners.values())
 
     def reference(self, annotation: Any, place: str, *, as_input: bool) -> str:
         """The type reference of an annotation, `"[Order!]"`; what it leads to is collected."""
@@ -241,10 +232,10 @@ class TypeMap:
 
     def _named(self, plain: Annotation, place: str, as_input: bool) -> str:
         core = plain.core
-        if isinstance(core, ScalarName):
-            return self._scalar(core.name)
-        if isinstance(core, collections.abc.Hashable) and core in SCALARS:
-            return self._scalar(SCALARS[core])
+        check_own(core, place)
+        named = scalar_name(core)
+        if named is not None:
+            return self._scalar(named)
         if plain.item is not MISSING:
             return f"[{self.reference(plain.item, place, as_input=as_input)}]"
         if is_enum(core):
@@ -253,6 +244,9 @@ class TypeMap:
             return self._record(core, place, as_input)
         if plain.alternatives and not as_input:
             return self._union(plain.alternatives, place)
+        named = validated(core)
+        if named is not None:
+            return self._scalar(named)
         what = "an input type" if as_input else "an output type"
         got = core.__qualname__ if isinstance(core, type) and not typing.get_args(core) else repr(core)
         raise SchemaError(f"{place}: {got} does not map to {what}; expected {_EXPECTED}")
@@ -275,6 +269,8 @@ class TypeMap:
 
     def _union(self, alternatives: tuple[Any, ...], place: str) -> str:
         plain = [unwrap(alternative).core for alternative in alternatives]
+        for core in plain:
+            check_own(core, place)
         if not all(is_record(core) for core in plain):
             raise SchemaError(f"{place}: a union is made of dataclasses or pydantic models alone")
         names = [self._record(core, place, as_input=False) for core in plain]
@@ -283,13 +279,20 @@ class TypeMap:
             self.definitions[name] = f"union {name} = {' | '.join(names)}"
         return name
 
-    def _record(self, record: type, place: str, as_input: bool) -> str:
-        name = record.__name__
+    def _name(self, record: Any, place: str, as_input: bool) -> str:
+        """`OrderPage` for `Page[Order]`."""
+        plain, arguments = generic(record)
+        references = [self.reference(argument, place, as_input=as_input) for argument in arguments]
+        parts = [re.sub(r"\W", "", reference) + "List" * reference.count("[") for reference in references]
+        return "".join(parts) + str(plain.__name__)
+
+    def _record(self, record: Any, place: str, as_input: bool) -> str:
+        name = self._name(record, place, as_input)
         if not self._claim(name, "input" if as_input else "type", record, place):
             return name
         if as_input:
             self.inputs[name] = {}
-        annotations = hints(record, self.local, name)
+        annotations = hints(record, self.local, name, as_input=as_input)
         body = ""
         seen: dict[str, str] = {}
         for member in members(record, as_input=as_input):
@@ -308,7 +311,8 @@ class TypeMap:
             body += f"\n{description(member.description, '  ')}  {field}: {reference}"
         if not body:
             raise SchemaError(f"{place}: {name} has no fields; a GraphQL type needs one")
-        self.definitions[name] = f"{description(record)}{'input' if as_input else 'type'} {name} {{{body}\n}}"
+        written = description(generic(record)[0])
+        self.definitions[name] = f"{written}{'input' if as_input else 'type'} {name} {{{body}\n}}"
         return name
 
     def _claim(self, name: str, kind: str, owner: Any, place: str) -> bool:
@@ -317,7 +321,7 @@ class TypeMap:
         if name in _RESERVED:
             raise SchemaError(f"{place}: a type cannot be called {name}")
         taken, holder = self._owners.setdefault(name, (kind, owner))
-        if taken != kind and holder is owner:
+        if taken != kind and holder == owner:
             raise SchemaError(f"{place}: {name} is both read and given as an argument; expected a class for each")
         if (taken, holder) != (kind, owner):
             raise SchemaError(f"{place}: there are two types called {name}")
@@ -366,10 +370,14 @@ def literal(value: Any, place: str) -> str:
         return json.dumps(str(value))
     if isinstance(value, (date, time)):
         return json.dumps(value.isoformat())
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(literal(item, place) for item in value)}]"
+    if isinstance(value, (list, tuple, abc.Set, collections.deque)):
+        items = [literal(item, place) for item in value]
+        # A set has an order of its own in each process.
+        return f"[{', '.join(sorted(items) if isinstance(value, abc.Set) else items)}]"
     if isinstance(value, Mapping):
         parts = {check_name(checked(key, place), place): member for key, member in value.items()}
+    elif validated(type(value)) == "String":
+        return json.dumps(str(value))
     elif is_record(type(value)):
         held = [(member, getattr(value, member.name)) for member in members(type(value), as_input=True)]
         # What is left out where it may be stays left out.

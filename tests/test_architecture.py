@@ -66,7 +66,6 @@ UNSEEDED = {
     "delivery/group": "addresses",
     "delivery/resolver": "addresses",
     "delivery/topics": "addresses",
-    "graphql/field": "names of types",
     "graphql/plan": "names of types",
     "graphql/planner": "addresses, names of types and fields",
     "graphql/reads": "addresses, names of types",

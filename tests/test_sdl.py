@@ -289,14 +289,6 @@ def test_what_does_not_fit_raises_and_names_it(sdl, named):
         assert named in str(raised.value)
 
 
-def test_a_field_with_arguments_that_a_passthrough_could_reach_raises():
-    @subscription(channel="c", passthrough=True)
-    def node_changed(): ...
-
-    with pytest.raises(SchemaError, match="displayName"):
-        Schema.from_sdl(SDL, [node_changed, whoever, opaque])
-
-
 def test_federations_directives_are_accepted_undeclared_and_policy_raises():
     @subscription(channel="c")
     async def ticked(event):

@@ -144,14 +144,14 @@ fn every_value_of_an_argument_must_be_the_viewers() {
         ("day", "claims.day", "day: \"2026-01-01\"", true),
         ("day", "claims.day", "day: \"2026-01-02\"", false),
         ("key", "user_id", "key: \"00000000-0000-4000-8000-000000000000\"", false),
-        ("in.tenant_id", "user_id", "in: {tenantId: 1}", true),
-        ("in.tenant_id", "user_id", "in: {tenantId: 2}", false),
-        ("in.tenant_id", "user_id", "in: {}", false),
-        ("in.tenant_id", "user_id", "in: null", false),
-        ("in.below.tenant_id", "user_id", "in: {tenantId: 2, below: [{tenantId: 1}, {tenantId: 1}]}", true),
-        ("in.below.tenant_id", "user_id", "in: {tenantId: 1, below: [{tenantId: 1}, {}]}", false),
-        ("in.below.tenant_id", "user_id", "in: {below: []}", false),
-        ("in.extra.x", "claims.n", "in: {extra: {x: 1}}", true),
+        ("in_.tenant_id", "user_id", "in: {tenantId: 1}", true),
+        ("in_.tenant_id", "user_id", "in: {tenantId: 2}", false),
+        ("in_.tenant_id", "user_id", "in: {}", false),
+        ("in_.tenant_id", "user_id", "in: null", false),
+        ("in_.below.tenant_id", "user_id", "in: {tenantId: 2, below: [{tenantId: 1}, {tenantId: 1}]}", true),
+        ("in_.below.tenant_id", "user_id", "in: {tenantId: 1, below: [{tenantId: 1}, {}]}", false),
+        ("in_.below.tenant_id", "user_id", "in: {below: []}", false),
+        ("in_.extra.x", "claims.n", "in: {extra: {x: 1}}", true),
         ("ins.below.tenant_id", "user_id", "ins: [{below: {tenantId: 1}}, {below: [{tenantId: 1}]}]", true),
         ("ins.below.tenant_id", "user_id", "ins: [{below: {tenantId: 1}}, {below: []}]", false),
         ("ins.tenant_id", "user_id", "ins: [null]", false),
@@ -180,10 +180,10 @@ fn operators_are_told_rule_and_values() {
         refused(Module::Scope, r#"the argument ids must equal the viewer's user_id: ids is ["1","2"], user_id is "1""#)
     );
     assert_eq!(
-        told("in.tenant_id", "id: 1", &json!({})),
+        told("in_.tenant_id", "id: 1", &json!({})),
         refused(
             Module::Scope,
-            "the argument in.tenant_id must equal the viewer's user_id: in is missing, user_id is missing"
+            "the argument in_.tenant_id must equal the viewer's user_id: in_ is missing, user_id is missing"
         )
     );
 }
@@ -192,9 +192,9 @@ fn operators_are_told_rule_and_values() {
 fn a_scope_names_what_exists() {
     for (argument, field, problem) in [
         ("nope", "user_id", "unknown argument \"nope\""),
-        ("in", "user_id", "unknown argument \"in\""),
-        ("in.nope", "user_id", "unknown argument \"in.nope\""),
-        ("in.tenant_id.x", "user_id", "unknown argument \"in.tenant_id.x\""),
+        ("in_", "user_id", "unknown argument \"in_\""),
+        ("in_.nope", "user_id", "unknown argument \"in_.nope\""),
+        ("in_.tenant_id.x", "user_id", "unknown argument \"in_.tenant_id.x\""),
         ("id.x", "user_id", "unknown argument \"id.x\""),
         ("at.x", "user_id", "unknown argument \"at.x\""),
         ("text.x", "user_id", "unknown argument \"text.x\""),

@@ -328,7 +328,7 @@ impl Core {
         self.parts.check(&event).map_err(|error| errors::publish(py, &error))?;
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
-        let request = Request { query, operation_name, variables: &variables, introspection: false };
+        let request = Request { query, operation_name, variables: &variables, introspection: true };
         let found = py.detach(|| self.parts.gate.explain(&request, &viewer, &event, self.parts.clock.utc()));
         Ok((found.stage, found.reason, found.masked.into_iter().map(String::from).collect()))
     }

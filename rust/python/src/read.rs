@@ -120,6 +120,7 @@ impl Reader<'_> {
     }
 
     fn leaf(&mut self, value: &Bound<'_, PyAny>, leaf: &Leaf) -> PyResult<Value> {
+        let (named, leaf) = (leaf, leaf.kind());
         let read = match leaf {
             Leaf::Json => convert::to_value(value, "result").map(Some),
             _ => convert::scalar(value),
@@ -136,13 +137,13 @@ impl Reader<'_> {
             Ok(Some(value)) => Ok(value),
             Ok(None) => {
                 let class = value.get_type().qualname()?;
-                Ok(failure(format!("{} an instance of {class}", leaf.complaint())))
+                Ok(failure(named.reword(format!("{} an instance of {class}", leaf.complaint()), false)))
             }
             // NaN or an infinity: the projection says what was expected.
             Err(_) if value.is_instance_of::<PyFloat>() => Ok(Value::Float(value.extract()?)),
             // The value's own code raised: only what has come through a Python frame has a traceback.
             Err(error) if error.traceback(value.py()).is_some() => Ok(self.failed(&error)),
-            Err(error) => Ok(failure(format!("{} {}", leaf.complaint(), error.value(value.py())))),
+            Err(error) => Ok(failure(named.reword(format!("{} {}", leaf.complaint(), error.value(value.py())), false))),
         }
     }
 

@@ -134,7 +134,7 @@ impl Subscription {
             return Err(PyRuntimeError::new_err("a subscription that could not be entered cannot be entered again"));
         };
         let ask = EngineAsk {
-            request: Request { query, operation_name: operation_name.as_deref(), variables, introspection: false },
+            request: Request { query, operation_name: operation_name.as_deref(), variables, introspection: true },
             viewer: viewer.clone(),
             id: id.clone(),
             connection_id: connection_id.clone(),

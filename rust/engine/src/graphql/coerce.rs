@@ -136,11 +136,12 @@ pub(crate) fn custom_literal(schema: &Schema, ty: &Type, literal: &Node<ast::Val
     {
         return None;
     }
-    let input = Input::Literal(literal);
+    let (leaf, input) = (schema.scalar(name), Input::Literal(literal));
+    let kind = leaf.kind().name();
     // How long a number may be is asked when it is coerced, as that of a variable.
     let reason =
-        scalar::custom(name, input.untyped(&Object::default())).err().filter(|why| *why != scalar::TOO_LONG)?;
-    Some(format!("{name} cannot {reason}: {}", input.show()))
+        scalar::custom(kind, input.untyped(&Object::default())).err().filter(|why| *why != scalar::TOO_LONG)?;
+    Some(leaf.reword(format!("{kind} cannot {reason}: {}", input.show()), scalar::text(input).is_some()))
 }
 
 fn missing(name: &Name, ty: &Type, given: Option<&Node<Argument>>) -> String {
@@ -244,13 +245,21 @@ impl<'a> Coercion<'a> {
                     }
                 }
                 Some(ExtendedType::Scalar(_)) => {
+                    let leaf = self.schema.scalar(name);
+                    let kind = leaf.kind().name();
                     let coerced = match scalar::BUILT_IN.contains(&name.as_str()) {
                         true => scalar::built_in(name, input),
-                        false => scalar::custom(name, input.untyped(self.variables)),
+                        false => scalar::custom(kind, input.untyped(self.variables)),
                     };
                     match coerced {
                         Ok(value) => Some(value),
-                        Err(reason) => self.refuse(format!("{name} cannot {reason}: {}", input.show()), input),
+                        Err(reason) => {
+                            let complaint = leaf.reword(
+                                format!("{kind} cannot {reason}: {}", input.show()),
+                                scalar::text(input).is_some(),
+                            );
+                            self.refuse(complaint, input)
+                        }
                     }
                 }
                 _ => self.refuse(format!("'{name}' is no input type."), input),

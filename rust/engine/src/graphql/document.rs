@@ -1,6 +1,7 @@
 //! A request's text becomes a [`Document`] that is known to be valid. What a hostile text could make costly is refused before it
 //! costs anything: bytes, tokens and nesting before it is parsed, depth, fields and aliases before it is validated.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use apollo_compiler::ast::{self, Definition, Selection};
@@ -8,11 +9,12 @@ use apollo_compiler::diagnostic::{Diagnostic, ToCliReport as _};
 use apollo_compiler::executable::{self, ExecutableDocument};
 use apollo_compiler::parser::{Parser, SourceSpan};
 use apollo_compiler::schema::{ExtendedType, InputValueDefinition, Type};
-use apollo_compiler::validation::{DiagnosticData, DiagnosticList, Valid};
+use apollo_compiler::validation::{DiagnosticData, Valid};
 use apollo_compiler::{Name, Node};
 use apollo_parser::{Lexer, TokenKind};
 
 use super::coerce;
+use super::edition::{self, Descriptions};
 use super::positions::Positions;
 use super::schema::Schema;
 use crate::error::{GraphQLError, Rejection, code};
@@ -47,9 +49,10 @@ impl Document {
         text: &str,
         operation_name: Option<&str>,
     ) -> Result<Document, Rejection> {
-        let tokens = scan(text, limits)?;
+        let (tokens, text) = scan(text, limits)?;
+        let text = &*text;
         let parsed = Parser::new().recursion_limit(MAX_NESTING * 2).parse_ast(text, "document.graphql");
-        let document = parsed.map_err(|error| rejected(code::PARSE_FAILED, &error.errors, text))?;
+        let document = parsed.map_err(|error| rejected(code::PARSE_FAILED, error.errors.iter(), text))?;
         Measure::new(&document).check(limits)?;
         if let Some(location) = not_served(&document, operation_name) {
             let mut error = GraphQLError::new(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
@@ -58,9 +61,21 @@ impl Document {
         }
         // A field that does not exist is said once, and not as an empty selection of its parent as well.
         let built = document.to_executable(&schema.graphql);
-        let built = built.map_err(|error| rejected(code::VALIDATION_FAILED, &error.errors, text))?;
-        let valid = built.validate(&schema.graphql);
-        let executable = valid.map_err(|error| rejected(code::VALIDATION_FAILED, &error.errors, text))?;
+        let built = built.map_err(|error| rejected(code::VALIDATION_FAILED, error.errors.iter(), text))?;
+        let mut executable = built.validate(&schema.graphql).or_else(|error| {
+            let is_wrong = |one: &Diagnostic<'_, _>| edition::is_wrong(one, &error.partial, text);
+            let mut wrong = error.errors.iter().filter(is_wrong).peekable();
+            if wrong.peek().is_some() {
+                return Err(rejected(code::VALIDATION_FAILED, wrong, text));
+            }
+            drop(wrong);
+            Ok(Valid::assume_valid(error.partial))
+        })?;
+        if text.contains("isOneOf") {
+            let mut asked = executable.into_inner();
+            edition::ask_is_one_of(&mut asked);
+            executable = Valid::assume_valid(asked);
+        }
         let mut inner_variables = HashMap::new();
         for operation in executable.operations.iter() {
             let used = Usage::check(schema, &executable, operation)?;
@@ -70,13 +85,15 @@ impl Document {
     }
 }
 
-/// Counts the [lexical tokens](https://spec.graphql.org/October2021/#sec-Source-Text.Lexical-Tokens) and how deep they are nested.
-fn scan(text: &str, limits: &Limits) -> Result<usize, Rejection> {
+/// Counts the [lexical tokens](https://spec.graphql.org/October2021/#sec-Source-Text.Lexical-Tokens) and how deep they are nested; the
+/// text comes back without its descriptions.
+fn scan<'a>(text: &'a str, limits: &Limits) -> Result<(usize, Cow<'a, str>), Rejection> {
     let refuse = |message: String| Err(Rejection::request(code::LIMIT_EXCEEDED, message));
     if text.len() > limits.max_query_bytes {
         return refuse(format!("The document is larger than {} bytes.", limits.max_query_bytes));
     }
     let (mut tokens, mut ignored, mut depth) = (0usize, 0usize, 0usize);
+    let mut descriptions = Descriptions::default();
     for token in Lexer::new(text) {
         match token.as_ref().map(apollo_parser::Token::kind) {
             // They count for nothing, but parsing them costs as much as anything.
@@ -99,8 +116,11 @@ fn scan(text: &str, limits: &Limits) -> Result<usize, Rejection> {
         if depth > MAX_NESTING {
             return refuse(format!("The document is nested deeper than {MAX_NESTING}."));
         }
+        if let Ok(token) = &token {
+            descriptions.token(token, depth);
+        }
     }
-    Ok(tokens)
+    Ok((tokens, descriptions.blank(text)))
 }
 
 /// Depth, fields and aliases of a selection set with its fragments inlined.
@@ -237,14 +257,18 @@ fn is_introspection(name: &str) -> bool {
     matches!(name, "__schema" | "__type" | "__typename")
 }
 
-fn rejected(code: &'static str, errors: &DiagnosticList, text: &str) -> Rejection {
+fn rejected<'a, E: Iterator<Item = Diagnostic<'a, DiagnosticData>>>(
+    code: &'static str,
+    errors: E,
+    text: &str,
+) -> Rejection {
     let positions = Positions::of_text(text);
     let one = |error: Diagnostic<'_, DiagnosticData>| {
         let mut located = GraphQLError::new(code, error.error.to_string());
         located.locations.extend(positions.at(error.error.location()));
         located
     };
-    Rejection::Request(errors.iter().take(MAX_ERRORS).map(one).collect())
+    Rejection::Request(errors.take(MAX_ERRORS).map(one).collect())
 }
 
 /// [All Variable Usages are Allowed](https://spec.graphql.org/October2021/#sec-All-Variable-Usages-are-Allowed), also in lists,
@@ -272,6 +296,7 @@ impl<'a> Usage<'a> {
             Usage { schema, document, operation, seen: HashSet::new(), inner: Vec::new(), errors: Vec::new() };
         usage.directives(&operation.directives);
         for variable in &operation.variables {
+            usage.directives(&variable.directives);
             if let Some(default) = &variable.default_value {
                 usage.value(default, Some((&variable.ty, false)), false);
             }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use apollo_compiler::schema::{ExtendedType, FieldDefinition, InputValueDefinition, Type};
 use apollo_compiler::{Name, Node};
-use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
 use super::schema::Schema;
@@ -127,13 +126,6 @@ impl Field {
             let placeholder = |name: &str| Some(schema.placeholder(argument(name)?));
             Some(ChannelTemplate::parse(&declaration.channel, &placeholder).map_err(wrong)?)
         };
-        if declaration.kind == Kind::Passthrough
-            && let Some(coordinate) = schema.reachable_arguments(definition.ty.inner_named_type())
-        {
-            return Err(wrong(format!(
-                "a passthrough cannot give {coordinate}, which takes arguments: expected a function, or fields without arguments"
-            )));
-        }
         let kind = |name: &str, path: &[String]| schema.operand_kind(&argument(name)?.ty, path, false);
         let compile = |expr: &Option<Expr>, what: &str| {
             let compiled = expr.as_ref().map(|expr| Predicate::compile(expr, &kind)).transpose();
@@ -174,26 +166,6 @@ impl Field {
 }
 
 impl Schema {
-    /// The first field with arguments that a value of this type may lead to.
-    fn reachable_arguments(&self, type_name: &str) -> Option<String> {
-        let (mut seen, mut open) = (FxHashSet::default(), vec![type_name.to_owned()]);
-        while let Some(name) = open.pop() {
-            if !seen.insert(name.clone()) {
-                continue;
-            }
-            for object in self.possible_types(&name).iter().filter_map(|name| self.graphql.get_object(name)) {
-                seen.insert(object.name.to_string());
-                for field in object.fields.values() {
-                    if !field.arguments.is_empty() {
-                        return Some(format!("{}.{}", object.name, field.name));
-                    }
-                    open.push(field.ty.inner_named_type().to_string());
-                }
-            }
-        }
-        None
-    }
-
     /// How an argument, or what a path of Python names leads to below it, compares in a predicate or, with `scoped`, in a scope: that
     /// goes through lists, and an object as a whole is no value that a viewer has.
     pub(super) fn operand_kind(&self, ty: &Type, path: &[String], scoped: bool) -> Option<OperandKind> {
@@ -204,7 +176,9 @@ impl Schema {
                 self.operand_kind(&field.ty, rest, scoped)
             }
             (ExtendedType::InputObject(_), path) => (path.is_none() && !scoped).then_some(OperandKind::Json),
-            (ExtendedType::Scalar(scalar), path) => OperandKind::of_scalar(&scalar.name, path.is_some()),
+            (ExtendedType::Scalar(scalar), path) => {
+                OperandKind::of_scalar(self.scalar(&scalar.name).kind().name(), path.is_some())
+            }
             (_, path) => path.is_none().then_some(OperandKind::Enum),
         }
     }
@@ -214,7 +188,7 @@ impl Schema {
         let ty = &argument.ty;
         // Of these equal values have one form. `1.50` and `1.5` are equal, and two texts.
         let has_one_form = match self.graphql.types.get(ty.inner_named_type()) {
-            Some(ExtendedType::Scalar(scalar)) => CHANNEL_SCALARS.contains(&scalar.name.as_str()),
+            Some(ExtendedType::Scalar(scalar)) => CHANNEL_SCALARS.contains(&self.scalar(&scalar.name).kind().name()),
             Some(definition) => definition.is_enum(),
             None => false,
         };

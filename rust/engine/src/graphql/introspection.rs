@@ -6,8 +6,9 @@ use apollo_compiler::executable::{self, ExecutableDocument};
 use apollo_compiler::request::RequestError;
 use apollo_compiler::schema::{Component, ExtendedType, FieldDefinition, InputValueDefinition, Type};
 use apollo_compiler::validation::Valid;
-use apollo_compiler::{Name, Node, introspection};
+use apollo_compiler::{Name, Node, introspection, name};
 
+use super::edition;
 use super::positions::Positions;
 use super::schema::Schema;
 use crate::error::{GraphQLError, Rejection, code};
@@ -36,7 +37,9 @@ pub(crate) fn answer(
         let variables = serde_json::from_str(&Value::Object(variables.clone()).to_json()).map_err(internal)?;
         let (graphql, variables) = (&schema.graphql, Valid::assume_valid(variables));
         let made = introspection::partial_execute(graphql, schema.implementers(), document, operation, &variables);
-        serde_json::to_string(&made.map_err(fault)?).map_err(internal)
+        let mut made = made.map_err(fault)?;
+        made.data = made.data.map(|data| edition::answer_is_one_of(graphql, data));
+        serde_json::to_string(&made).map_err(internal)
     });
     match answer.transpose()? {
         Some(answer) if answer.len() <= max_bytes => Ok(answer),
@@ -45,6 +48,30 @@ pub(crate) fn answer(
             format!("The answer would be larger than {max_bytes} bytes."),
         )),
     }
+}
+
+/// The same for one field of a query type that stands below an operation's root, selected by `nodes`: its value alone.
+pub(super) fn below(
+    schema: &Schema,
+    document: &ExecutableDocument,
+    nodes: &[&Node<executable::Field>],
+    variables: &Object,
+    max_bytes: usize,
+) -> Result<Box<str>, Rejection> {
+    let query = schema.graphql.schema_definition.query.as_ref().map(|query| query.name.clone());
+    let mut selection_set = executable::SelectionSet::new(query.unwrap_or(name!("Query")));
+    selection_set.selections.extend(nodes.iter().map(|&node| executable::Selection::Field(node.clone())));
+    let operation = Node::new(executable::Operation {
+        operation_type: executable::OperationType::Query,
+        name: None,
+        variables: Vec::new(),
+        directives: executable::DirectiveList::default(),
+        selection_set,
+    });
+    let answer = answer(schema, Valid::assume_valid_ref(document), &operation, variables, max_bytes)?;
+    let head = format!("{{\"data\":{{\"{}\":", nodes[0].response_key());
+    let value = answer.strip_prefix(&head).and_then(|rest| rest.strip_suffix("}}"));
+    value.map(Box::from).ok_or_else(|| Rejection::request(code::INTERNAL_SERVER_ERROR, "Introspection has failed."))
 }
 
 /// Walks a query over the schema, and stops when it has seen too many fields.

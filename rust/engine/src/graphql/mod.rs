@@ -11,6 +11,7 @@
 mod access;
 mod coerce;
 mod document;
+mod edition;
 mod field;
 mod input;
 mod introspection;

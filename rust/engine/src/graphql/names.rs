@@ -10,6 +10,19 @@ pub(super) fn camel_case(name: &str) -> String {
     })
 }
 
+/// The keywords of Python that a name in snake_case may be.
+const KEYWORDS: &str = "and as assert async await break class continue def del elif else except finally for from global if import in \
+     is lambda nonlocal not or pass raise return try while with yield";
+
+/// The snake_case of a GraphQL name; a keyword has a `_` behind it.
+pub(super) fn python_name(name: &str) -> String {
+    let mut snake = snake_case(name);
+    if KEYWORDS.split(' ').any(|keyword| keyword == snake) {
+        snake.push('_');
+    }
+    snake
+}
+
 /// `orderId` and `OrderID` are `order_id`.
 pub(super) fn snake_case(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();

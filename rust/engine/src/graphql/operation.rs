@@ -116,6 +116,12 @@ impl Documents {
             }
             return self.introspect(request, document, &operation).map(Asked::Answer);
         }
+        let introspection = |field: &&Node<executable::Field>| matches!(field.name.as_str(), "__schema" | "__type");
+        if !request.introspection
+            && let Some(field) = operation.all_fields(document).find(introspection)
+        {
+            return Err(switched_off(document, field));
+        }
         let root = operation.root_fields(document).next().cloned();
         let served = root.and_then(|root| Some((self.schema.fields.get(root.name.as_str())?.clone(), root)));
         let (field, root) = served.ok_or_else(|| Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS))?;
@@ -153,8 +159,7 @@ impl Documents {
     ) -> Result<String, Rejection> {
         let refused = |field: &&Node<executable::Field>| field.name != "__typename";
         if let Some(field) = operation.root_fields(document).find(refused).filter(|_| !request.introspection) {
-            let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
-            return Err(located(Rejection::request(code::VALIDATION_FAILED, message), document, field));
+            return Err(switched_off(document, field));
         }
         let variables = variables(&self.schema, request, document, operation)?;
         introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
@@ -205,6 +210,11 @@ impl CoercedField {
             field,
         })
     }
+}
+
+fn switched_off(document: &executable::ExecutableDocument, field: &Node<executable::Field>) -> Rejection {
+    let message = format!("Introspection is switched off: '{}' is not answered here.", field.name);
+    located(Rejection::request(code::VALIDATION_FAILED, message), document, field)
 }
 
 fn variables(

@@ -73,7 +73,7 @@ pub struct PlannedType {
 /// A type, nullability apart.
 #[derive(Debug)]
 pub enum Shape {
-    /// `__typename`: the answer as JSON.
+    /// `__typename`, and introspection below the root: the answer as JSON.
     Typename(Box<str>),
     /// Always null and an error: the viewer may not see it. It is never read.
     Masked,
@@ -122,6 +122,17 @@ pub enum Leaf {
     /// Any JSON value; also every scalar that is not known here.
     Json,
     Enum(Node<EnumType>),
+    /// A scalar of the SDL that is another one.
+    Named(Arc<Named>),
+}
+
+/// A scalar of the SDL that is another one.
+#[derive(Debug)]
+pub struct Named {
+    name: Box<str>,
+    leaf: Leaf,
+    /// The user has not said it.
+    by_name: bool,
 }
 
 const SCALARS: [(&str, Leaf); 11] = [
@@ -145,11 +156,46 @@ impl Leaf {
         known.map_or(Leaf::Json, |(_, leaf)| leaf)
     }
 
+    /// A scalar called `name` that is the one called `meaning`, by its name or by what the user has said.
+    pub(super) fn named(name: &str, meaning: &str, by_name: bool) -> Leaf {
+        match Leaf::scalar(meaning) {
+            // Everything is JSON, and a number or a text is a decimal.
+            leaf @ (Leaf::Json | Leaf::Decimal) if by_name => leaf,
+            Leaf::Json => Leaf::Json,
+            leaf => Leaf::Named(Arc::new(Named { name: name.into(), leaf, by_name })),
+        }
+    }
+
+    /// How it is coerced and serialised, whatever its name.
+    pub fn kind(&self) -> &Leaf {
+        match self {
+            Leaf::Named(named) => &named.leaf,
+            leaf => leaf,
+        }
+    }
+
+    /// A complaint of its kind about a value, as one of its own.
+    pub fn reword(&self, complaint: String, is_text: bool) -> String {
+        let Leaf::Named(named) = self else {
+            return complaint;
+        };
+        let name = &named.name;
+        let complaint = complaint.replacen(named.leaf.name(), name, 1);
+        // A wrong text is a wrong value.
+        if is_text || !named.by_name {
+            return complaint;
+        }
+        format!(
+            "{complaint}; where {name} is another scalar, expected Schema.from_sdl(..., scalars={{\"{name}\": ...}})"
+        )
+    }
+
     /// The name of the type, for messages.
     pub fn name(&self) -> &str {
         let kind = std::mem::discriminant(self);
         match (self, SCALARS.iter().find(|(_, leaf)| std::mem::discriminant(leaf) == kind)) {
             (Leaf::Enum(definition), _) => &definition.name,
+            (Leaf::Named(named), _) => &named.name,
             (_, known) => known.map_or("JSON", |(name, _)| name),
         }
     }

@@ -13,6 +13,9 @@ use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::coerce;
+use super::edition;
+use super::field::Kind;
+use super::introspection;
 use super::plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
 use super::positions::Positions;
 use super::reads::{ReadObject, Reads};
@@ -23,6 +26,9 @@ use crate::value::{Object, Value};
 
 /// Fields planned and selections visited for one operation, at most.
 const BUDGET: usize = 20_000;
+
+/// What introspection below the root may take in one plan, in bytes.
+const INTROSPECTION: usize = 256 * 1024;
 
 impl Plan {
     /// Compiles a valid subscription. `refuse` is asked for each guard that matters.
@@ -45,6 +51,8 @@ impl Plan {
             positions: Positions::new(document),
             locations: FxHashMap::default(),
             budget: BUDGET,
+            introspection: INTROSPECTION,
+            is_passthrough: false,
             done: FxHashMap::default(),
             masked: BTreeSet::new(),
             hashing: RandomState::default(),
@@ -56,6 +64,8 @@ impl Plan {
             let message = "The subscription selects nothing: its root field is skipped.";
             Rejection::request(code::VALIDATION_FAILED, message)
         })?;
+        let field = schema.fields.get(nodes[0].name.as_str());
+        planner.is_passthrough = field.is_some_and(|field| field.declaration.kind == Kind::Passthrough);
         let root = planner.field(object, &nodes, true)?;
         let reads = Arc::new(Reads::of(&[&root.ty]));
         let mut selected = Vec::new();
@@ -81,6 +91,9 @@ struct Planner<'a> {
     positions: Positions<'a>,
     locations: FxHashMap<*const executable::Field, Option<(usize, usize)>>,
     budget: usize,
+    /// How many bytes of introspection may still be answered.
+    introspection: usize,
+    is_passthrough: bool,
     /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
     /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
     done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
@@ -183,9 +196,19 @@ impl<'a> Planner<'a> {
         let (type_name, name) = (object.name.as_str(), first.name.as_str());
         let definition = self.schema.graphql.type_field(type_name, name).map_err(|_| invalid())?;
         let coordinate = format!("{type_name}.{name}");
+        if let Some(node) = nodes.iter().find(|node| edition::differ(&node.arguments, &first.arguments)) {
+            let key = first.response_key();
+            let message =
+                format!("Fields '{key}' conflict because they have differing arguments. Use different aliases.");
+            return Err(self.invalid_field(message, node));
+        }
         let mut arguments = None;
         let shape = if name == "__typename" {
             Shape::Typename(format!("\"{type_name}\"").into())
+        } else if matches!(name, "__schema" | "__type") {
+            let answer = introspection::below(self.schema, self.document, nodes, self.variables, self.introspection)?;
+            self.introspection -= answer.len();
+            Shape::Typename(answer)
         } else if let Some(guard) = self.schema.guard(type_name, name)
             && let Some(refusal) = (self.refuse)(&coordinate, guard)
         {
@@ -197,6 +220,12 @@ impl<'a> Planner<'a> {
         } else {
             // The root's arguments are the operation's: plans are shared whatever they are.
             if !definition.arguments.is_empty() && !is_root {
+                if self.is_passthrough {
+                    let message = format!(
+                        "{coordinate} takes arguments, which no event's data can answer: select a field without."
+                    );
+                    return Err(self.invalid_field(message, first));
+                }
                 let (schema, document, variables) = (self.schema, self.document, self.variables);
                 let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
                 arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
@@ -218,6 +247,12 @@ impl<'a> Planner<'a> {
             ty: PlannedType { nullable, shape },
             locations,
         })
+    }
+
+    fn invalid_field(&mut self, message: String, node: &Node<executable::Field>) -> Rejection {
+        let mut error = GraphQLError::new(code::VALIDATION_FAILED, message);
+        error.locations.extend(self.location(node));
+        Rejection::Request(vec![error])
     }
 
     /// Each place is looked up once: a long line takes its time, and a place may be planned for many types.
@@ -243,7 +278,7 @@ impl<'a> Planner<'a> {
             Type::Named(name) | Type::NonNullNamed(name) => {
                 let types = &self.schema.graphql.types;
                 match types.get(name).ok_or_else(invalid)? {
-                    ExtendedType::Scalar(_) => Shape::Leaf(Leaf::scalar(name)),
+                    ExtendedType::Scalar(_) => Shape::Leaf(self.schema.scalar(name)),
                     ExtendedType::Enum(definition) => Shape::Leaf(Leaf::Enum(definition.clone())),
                     ExtendedType::Object(object) => Shape::Object(self.selection(object, nodes)?),
                     ExtendedType::Interface(_) | ExtendedType::Union(_) => {

@@ -153,9 +153,9 @@ impl Projection {
             (_, Value::Null) => {
                 return self.fail(format!("Cannot return null for non-nullable field {coordinate}."), path);
             }
-            (Shape::Leaf(leaf), _) => match write_leaf(leaf, value, &mut self.out) {
+            (Shape::Leaf(leaf), _) => match write_leaf(leaf.kind(), value, &mut self.out) {
                 Ok(()) => {}
-                Err(message) => return self.fail(message, path),
+                Err(message) => return self.fail(leaf.reword(message, value.as_str().is_some()), path),
             },
             (Shape::List(item), Value::List(values)) => {
                 self.out.push('[');

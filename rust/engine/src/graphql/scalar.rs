@@ -60,7 +60,7 @@ fn int(input: Input<'_>) -> Result<Value, &'static str> {
     i32::try_from(number?).map(|number| Value::Int(number.into())).map_err(|_| TOO_LARGE)
 }
 
-fn text<'a>(input: Input<'a>) -> Option<&'a str> {
+pub(super) fn text<'a>(input: Input<'a>) -> Option<&'a str> {
     match input {
         Input::Json(value) => value.as_str(),
         Input::Literal(literal) => literal.as_str(),
@@ -96,7 +96,7 @@ fn without_nul(text: &str) -> Result<Value, &'static str> {
 /// More than [`MAX_DIGITS`].
 pub(super) const TOO_LONG: &str = "hold a number of more than 4300 digits";
 
-/// A scalar of the schema's own; those that are not known here are JSON.
+/// A scalar of the schema's own that is called so, or said to be the one of this name; those that are not known here are JSON.
 pub(crate) fn custom(name: &str, value: Value) -> Result<Value, &'static str> {
     const WRONG: &str = "represent value";
     if value.has_nul() {
@@ -104,6 +104,9 @@ pub(crate) fn custom(name: &str, value: Value) -> Result<Value, &'static str> {
     }
     if value.has_long_number() {
         return Err(TOO_LONG);
+    }
+    if BUILT_IN.contains(&name) {
+        return built_in(name, Input::Json(&value));
     }
     let parse: fn(&str) -> Option<String> = match name {
         "DateTime" => date_time,

@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 use super::coerce;
 use super::field::{Declaration, Field};
-use super::names::{camel_case, snake_case};
+use super::names::{camel_case, python_name};
+use super::plan::Leaf;
 use super::sdl::{self, SchemaError};
 use crate::predicate::Predicate;
 use crate::security::fields::Guard;
@@ -34,6 +35,10 @@ pub struct SchemaInput {
     /// Python names by coordinate: `Type.field`, `Type.field.argument`, `Input.field`; the root type is `Subscription`
     /// whatever the SDL calls it. Where one is missing it is the snake_case of the GraphQL name.
     pub python_names: HashMap<String, String>,
+    /// Whether subscription fields without a function are left out.
+    pub partial: bool,
+    /// What scalars of the SDL are, by name: one of the scalars that are known here.
+    pub scalars: HashMap<String, String>,
     /// Guards of types' fields by coordinate.
     pub requires: HashMap<String, Guard>,
 }
@@ -59,6 +64,8 @@ pub struct Schema {
     /// Of every input object, in the order of its definition.
     inputs: FxHashMap<Name, Box<[InputField]>>,
     pub(super) root: Name,
+    /// What is known of the SDL's own scalars.
+    scalars: IndexMap<Name, Leaf, FxBuildHasher>,
 }
 
 /// What coercing an input object asks of each of its fields, looked up once for all values.
@@ -85,8 +92,10 @@ impl Schema {
             guards: HashMap::new(),
             defaults: FxHashMap::default(),
             inputs: FxHashMap::default(),
+            scalars: IndexMap::default(),
             root,
         };
+        schema.fill_scalars(&input.scalars, input.code_first)?;
         schema.fill_inputs();
         schema.fill_defaults()?;
         schema.check_one_of()?;
@@ -112,11 +121,15 @@ impl Schema {
             schema.warnings.extend(field.untyped_orders());
             schema.fields.insert(field.name.clone(), Arc::new(field));
         }
+        if input.partial {
+            schema.leave_out();
+        }
         let missing = schema.root_fields().find(|name| !schema.fields.contains_key(name.as_str()));
         if let Some(name) = missing {
-            let (root, snake) = (&schema.root, snake_case(name));
+            let (root, snake) = (&schema.root, python_name(name));
             return Err(SchemaError(format!(
-                "{root}.{name} has no function: expected one that is called {snake} or {name}, or has name=\"{name}\""
+                "{root}.{name} has no function: expected one that is called {snake} or {name}, or has name=\"{name}\"; or \
+                 partial=True, which leaves such fields out"
             )));
         }
         Ok(Arc::new(schema))
@@ -130,7 +143,7 @@ impl Schema {
         });
         match declared {
             Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(snake_case(coordinate.rsplit('.').next().unwrap_or(coordinate))),
+            None => Cow::Owned(python_name(coordinate.rsplit('.').next().unwrap_or(coordinate))),
         }
     }
 
@@ -194,7 +207,9 @@ impl Schema {
         let references = |owner: &str, definitions: &mut dyn Iterator<Item = &InputValueDefinition>| {
             let reference = |definition: &InputValueDefinition| {
                 let name = self.python_name(&format!("{owner}.{}", definition.name));
-                (name.into(), Value::string(definition.ty.to_string()))
+                let inner = definition.ty.inner_named_type();
+                let meaning = self.scalars.get(inner).map_or(inner.as_str(), |leaf| leaf.kind().name());
+                (name.into(), Value::string(definition.ty.to_string().replace(inner.as_str(), meaning)))
             };
             Value::Object(definitions.map(reference).collect::<Object>())
         };
@@ -235,6 +250,41 @@ impl Schema {
             ("inputs", object(inputs)),
             ("enums", object(enums)),
         ])
+    }
+
+    /// Takes off what has no function.
+    fn leave_out(&mut self) {
+        let mut graphql = self.graphql.clone().into_inner();
+        if let Some(ExtendedType::Object(root)) = graphql.types.get_mut(&self.root) {
+            let root = root.make_mut();
+            root.fields.retain(|name, _| self.fields.contains_key(name.as_str()));
+            // It may ask for a field that is gone.
+            root.implements_interfaces.clear();
+        }
+        let mut printed = graphql.clone();
+        // Its `isOneOf` is ours.
+        printed.types.shift_remove("__Type");
+        self.sdl = printed.to_string();
+        self.implementers = graphql.implementers_map();
+        self.graphql = Valid::assume_valid(graphql);
+    }
+
+    /// How a scalar type is coerced and serialised.
+    pub(super) fn scalar(&self, name: &str) -> Leaf {
+        self.scalars.get(name).cloned().unwrap_or_else(|| Leaf::scalar(name))
+    }
+
+    fn fill_scalars(&mut self, given: &HashMap<String, String>, code_first: bool) -> Result<(), SchemaError> {
+        let is_own = |definition: &ExtendedType| definition.is_scalar() && !definition.is_built_in() && !code_first;
+        for (name, _) in self.graphql.types.iter().filter(|(_, definition)| is_own(definition)) {
+            let meaning = given.get(name.as_str());
+            self.scalars.insert(name.clone(), Leaf::named(name, meaning.map_or(name, |name| name), meaning.is_none()));
+        }
+        let Some(unknown) = given.keys().find(|name| !self.scalars.contains_key(name.as_str())) else {
+            return Ok(());
+        };
+        let own = self.scalars.keys().map(Name::as_str).collect::<Vec<_>>().join(", ");
+        Err(SchemaError(format!("scalars: the SDL defines no scalar {unknown}; expected some of {own}")))
     }
 
     pub(super) fn root_fields(&self) -> impl Iterator<Item = &Name> {

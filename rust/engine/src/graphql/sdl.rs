@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use apollo_compiler::ast::{self, Value};
+use apollo_compiler::ast::{self, OperationType, Value};
 use apollo_compiler::collections::IndexMap;
 use apollo_compiler::diagnostic::{Diagnostic, ToCliReport as _};
 use apollo_compiler::parser::{Parser, SourceMap, SourceSpan};
@@ -16,6 +16,7 @@ use apollo_compiler::validation::{DiagnosticData, DiagnosticList, Valid};
 use apollo_compiler::{Name, Node, Schema};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::edition;
 use crate::security::fields::Guard;
 
 /// Why a schema cannot be built, in words that name function, field and what was expected.
@@ -27,32 +28,35 @@ pub struct SchemaError(pub String);
 pub(crate) fn parse(mut sdl: String) -> Result<(String, Valid<Schema>, Restricted), SchemaError> {
     let fault = |errors: &DiagnosticList| SchemaError(format!("the SDL is not valid: {}", describe(errors)));
     let document = Parser::new().parse_ast(sdl.as_str(), "schema.graphql").map_err(|error| fault(&error.errors))?;
-    let mut has_query = [false, false];
-    let mut has_one_of = false;
-    let mut is_explicit = false;
-    let queries = |operations: &[Node<(ast::OperationType, Name)>]| operations.iter().any(|node| node.0.is_query());
+    let (mut has_one_of, mut is_explicit) = (false, false);
+    let (mut defined, mut listed) = (Vec::new(), Vec::new());
     for definition in &document.definitions {
         match definition {
             ast::Definition::SchemaDefinition(schema) => {
                 is_explicit = true;
-                has_query[1] |= queries(&schema.root_operations);
+                listed.extend(schema.root_operations.iter().map(|root| root.0));
             }
-            ast::Definition::SchemaExtension(schema) => has_query[1] |= queries(&schema.root_operations),
+            ast::Definition::SchemaExtension(schema) => listed.extend(schema.root_operations.iter().map(|root| root.0)),
             ast::Definition::DirectiveDefinition(directive) => has_one_of |= directive.name == "oneOf",
-            other => has_query[0] |= other.name().is_some_and(|name| name == "Query"),
+            other => defined.extend(other.name().map(Name::as_str)),
         }
     }
-    if !has_query[usize::from(is_explicit)] {
-        if !has_query[0] {
-            sdl.push_str("\n\ntype Query {\n  _empty: Boolean\n}\n");
-        }
-        if is_explicit {
-            sdl.push_str("\nextend schema {\n  query: Query\n}\n");
-        }
+    let lists = is_explicit || !listed.is_empty();
+    let has_query = if lists { listed.contains(&OperationType::Query) } else { defined.contains(&"Query") };
+    if !has_query && !defined.contains(&"Query") {
+        sdl.push_str("\n\ntype Query {\n  _empty: Boolean\n}\n");
+    }
+    if !has_query && lists {
+        sdl.push_str("\nextend schema {\n  query: Query\n}\n");
+    }
+    // An extension that lists a root may leave those out that go without saying.
+    let has_subscription = is_explicit || !lists || listed.contains(&OperationType::Subscription);
+    if !has_subscription && defined.contains(&"Subscription") {
+        sdl.push_str("\nextend schema {\n  subscription: Subscription\n}\n");
     }
     // Federation's subgraphs may only extend their root types.
-    let mut builder = Schema::builder().adopt_orphan_extensions();
-    builder = builder.parse(sdl.as_str(), "schema.graphql");
+    let mut builder = Schema::builder().adopt_orphan_extensions().ignore_builtin_redefinitions();
+    builder = builder.parse(sdl.as_str(), "schema.graphql").parse(edition::IS_ONE_OF, "edition.graphql");
     if !has_one_of {
         builder = builder.parse("directive @oneOf on INPUT_OBJECT", "one_of.graphql");
     }

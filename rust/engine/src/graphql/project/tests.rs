@@ -102,12 +102,14 @@ fn scalars_beyond_the_specification_pass_as_they_are() {
     assert_eq!(order("price odd", numbers), (format!(r#"{{"order":{numbers}}}"#), vec![]));
     let (data, errors) = order("at price key", r#"{"at":1,"price":true,"key":{"a":1}}"#);
     assert_eq!(data, r#"{"order":{"at":null,"price":null,"key":null}}"#);
+    let hint =
+        |name| format!("; where {name} is another scalar, expected Schema.from_sdl(..., scalars={{\"{name}\": ...}})");
     assert_eq!(
         errors,
         [
-            "[order,at] DateTime cannot represent value: 1",
-            "[order,price] Decimal cannot represent value: True",
-            "[order,key] UUID cannot represent value: {'a': 1}"
+            format!("[order,at] DateTime cannot represent value: 1{}", hint("DateTime")),
+            "[order,price] Decimal cannot represent value: True".into(),
+            format!("[order,key] UUID cannot represent value: {{'a': 1}}{}", hint("UUID"))
         ]
     );
 }

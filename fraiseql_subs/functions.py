@@ -10,20 +10,19 @@ import contextlib
 import contextvars
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import GraphQLError
 from .info import Info
 from .security import SecurityContext
+from .stepping import Stepper, task_in
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
-
-    from ._core import Call, Generation
+    from ._core import Call, Generation, Reading
     from .arguments import Function
     from .limits import Limits
 
@@ -47,17 +46,20 @@ class Runner:
         """Takes the running loop and the present context for all functions to come."""
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._stepper = Stepper(self._loop, self._context, self.task)
         # By the keys of generators and of calls that are abandoned together.
-        self._running: dict[int, dict[asyncio.Task[None] | Future[None], Call | Generation]] = {}
+        self._running: dict[int, dict[_Running, Call | Generation | _Async]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ended = False
         self._pool = Threads(self._threads)
 
     async def close(self) -> None:
         """Cancels what still runs and waits for its end, but for threads: those end when their functions return."""
-        tasks = [each for running in self._running.values() for each in running if isinstance(each, asyncio.Task)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in [each for running in self._running.values() for each in running]:
+            if not isinstance(each, Future):
+                each.cancel()
+        self._stepper.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pool.close()
 
     def start(self, calls: Sequence[Call]) -> None:
@@ -67,7 +69,7 @@ class Runner:
                 if self._functions[call.function].kind == "sync":
                     self._submit(call)
                 else:
-                    self._spawn(call)
+                    self._begin(call)
             except Exception as error:  # of the loop, or the system has no more threads; the others begin all the same
                 call.fail(error)
 
@@ -89,15 +91,16 @@ class Runner:
                 "or `async with manager`), not by asyncio.run or async_to_sync"
             )
 
-    def _add(self, running: asyncio.Task[None] | Future[None], what: Call | Generation) -> Callable[[], None]:
+    def add(self, running: _Running, what: Call | Generation | _Async) -> Callable[[], None]:
         """Returns what takes it out again, of this run: a thread may go on into the next, which has keys of its own."""
         by_key, key = self._running, what.key
         by_key.setdefault(key, {})[running] = what
 
         def remove() -> None:
-            by_key[key].pop(running, None)
-            if not by_key[key]:
-                del by_key[key]
+            if key in by_key:
+                by_key[key].pop(running, None)
+                if not by_key[key]:
+                    del by_key[key]
 
         return remove
 
@@ -108,55 +111,60 @@ class Runner:
         event = "no event" if event_id is None else f"event {event_id} of type {event_type}"
         logger.error("%s %s (field %s, %s)", self._functions[function].name, what, field, event, exc_info=error)
 
-    def _timeout_of(self, call: Call) -> float:
+    # ---- async functions ----
+
+    def _begin(self, call: Call) -> None:
+        running = _Async(self, call)
+        try:
+            task = self._stepper.step(self._call(call, running))
+        except asyncio.CancelledError:
+            return  # its own, which is its failure
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._loop.call_soon(_raise, error)  # as a task would: from the loop, and not from here
+            return
+        if task is not None:
+            running.suspended(task)
+
+    async def _call(self, call: Call, running: _Async) -> None:
+        try:
+            function = self._functions[call.function]
+            reading = call.finish(await function.call(call.event(), call.arguments(), _info(call)))
+            if reading is None:
+                running.done()
+            else:
+                running.read_on(reading)
+        except (Exception, GeneratorExit) as error:
+            call.fail(error)
+            running.done()
+        except BaseException as error:
+            call.fail(error)
+            running.done()
+            raise
+
+    def timeout_of(self, call: Call) -> float:
+        """Seconds that a call may take."""
         timeout = call.timeout
         return self._timeout if timeout is None else timeout
 
-    # ---- async functions ----
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Has the loop call something."""
+        return self._loop.call_later(seconds, callback)
 
-    def _spawn(self, call: Call) -> None:
-        task = self._task(self._call(call))
-        remove = self._add(task, call)
-        timer = self._loop.call_later(self._timeout_of(call), self._expire, call, task)
+    def say_late(self, call: Call) -> None:
+        """Logs that a call has timed out."""
+        logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
 
-        def done(_: asyncio.Task[None]) -> None:
-            timer.cancel()
-            remove()
-
-        task.add_done_callback(done)
-
-    async def _call(self, call: Call) -> None:
-        try:
-            function = self._functions[call.function]
-            result = await function.call(call.event(), call.arguments(), _info(call))
-            awaited = call.finish(result, True)
-            while awaited:
-                awaited = call.supply(await _outcomes(awaited))
-        except (Exception, GeneratorExit) as error:
-            call.fail(error)
-        except BaseException as error:
-            call.fail(error)
-            raise
-
-    def _expire(self, call: Call, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        if call.expire():
-            logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
-
-    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        context = self._context.copy()
-        try:
-            if sys.version_info >= (3, 11):
-                return self._loop.create_task(coroutine, context=context)
-            return context.run(self._loop.create_task, coroutine)
-        except BaseException:  # of a loop's own task factory
-            coroutine.close()
-            raise
+    def task(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> asyncio.Task[None]:
+        """A task in this context, which closing waits for."""
+        task = task_in(self._loop, context, coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # ---- sync functions ----
 
     def _submit(self, call: Call) -> None:
-        loop, timeout = self._loop, self._timeout_of(call)
+        loop, timeout = self._loop, self.timeout_of(call)
         started: list[float] = []  # when the thread began, on the loop's clock
 
         def expire() -> None:
@@ -171,13 +179,13 @@ class Runner:
             started.append(loop.time())
             try:
                 function = self._functions[call.function]
-                call.finish(function.call(call.event(), call.arguments(), _info(call)), False)
+                call.finish(function.call(call.event(), call.arguments(), _info(call)))
             except BaseException as error:
                 call.fail(error)
 
         future = self._pool.submit(partial(self._context.copy().run, run))
         timer = loop.call_later(timeout, expire)
-        remove = self._add(future, call)
+        remove = self.add(future, call)
 
         def done() -> None:
             call.release()
@@ -195,11 +203,11 @@ class Runner:
     def generate(self, generation: Generation) -> None:
         """Starts the generator of one subscription."""
         try:
-            task = self._task(self._generate(generation))
+            task = self.task(self._generate(generation), self._context.copy())
         except Exception as error:
             generation.fail(error)
         else:
-            remove = self._add(task, generation)
+            remove = self.add(task, generation)
             task.add_done_callback(lambda _: remove())
 
     async def _generate(self, generation: Generation) -> None:
@@ -211,9 +219,9 @@ class Runner:
             generator = function.call(None, generation.arguments(), info)
             # Asked for only while there is room: a slow reader slows its generator down.
             while generation.has_room() or await generation.room():
-                awaited = generation.emit(await anext(generator))
-                while awaited:
-                    awaited = generation.supply(await _outcomes(awaited))
+                reading = generation.emit(await anext(generator))
+                if reading is not None:
+                    await self._read(reading)
             return
         except StopAsyncIteration:
             generation.complete()
@@ -226,23 +234,138 @@ class Runner:
             if generator is not None:
                 await _close(generator, self._functions[generation.function].name)
 
+    async def _read(self, reading: Reading) -> None:
+        """Waits until everything is read and delivered."""
+        awaiting: set[asyncio.Task[None]] = set()
+        woken = asyncio.Event()
+        reading.go_on(woken.set)
+        try:
+            while True:
+                awaiting |= _await(self, reading, contextvars.copy_context(), woken.set)
+                await woken.wait()
+                woken.clear()
+                if reading.read():
+                    return
+        finally:
+            reading.close()
+            for task in awaiting:
+                task.cancel()
+
+
+class _Async:
+    """An async call that has suspended, or whose result is read in several turns, until everything is delivered."""
+
+    def __init__(self, runner: Runner, call: Call) -> None:
+        self._runner = runner
+        self._call = call
+        self._task: asyncio.Task[None] | None = None
+        self._reading: Reading | None = None
+        self._awaiting: set[asyncio.Task[None]] = set()
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def key(self) -> int:
+        """By which it is abandoned."""
+        return self._call.key
+
+    def suspended(self, task: asyncio.Task[None]) -> None:
+        """The function goes on in a task."""
+        self._task = task
+        self._watch()
+
+    def read_on(self, reading: Reading) -> None:
+        """The function has returned, and its result is not read yet."""
+        self._reading = reading
+        self._context = contextvars.copy_context()
+        reading.go_on(partial(self._context.run, self._read))
+        self._await()
+        self._watch()
+
+    def cancel(self) -> None:
+        """Nobody waits for it."""
+        for task in (self._task, *self._awaiting):
+            if task is not None:
+                task.cancel()
+        self.done()
+
+    def done(self) -> None:
+        """Everything is delivered, or nobody waits for it."""
+        if self._reading is not None:
+            self._reading.close()
+        for task in self._awaiting:
+            task.cancel()
+        if self._end is not None:
+            self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """It will never end: its loop has."""
+        self._call.fail(error)
+        if self._reading is not None:
+            self._reading.close()
+
+    def _watch(self) -> None:
+        if self._end is not None:
+            return
+        timer = self._runner.call_later(self._runner.timeout_of(self._call), self._expire)
+        remove = self._runner.add(self, self)
+
+        def end() -> None:
+            timer.cancel()
+            remove()
+
+        self._end = end
+
+    def _expire(self) -> None:
+        is_awaited = self._reading is not None
+        if self._reading is not None:
+            self._reading.expire()
+            self._context.run(self._read)
+        elif self._task is not None:
+            self._task.cancel()
+            is_awaited = self._call.expire()
+        if is_awaited:
+            self._runner.say_late(self._call)
+
+    def _await(self) -> None:
+        assert self._reading is not None
+        self._awaiting |= _await(self._runner, self._reading, self._context, partial(self._context.run, self._read))
+
+    def _read(self) -> None:
+        assert self._reading is not None
+        if self._reading.read():
+            self.done()
+        else:
+            self._await()
+
+
+_Running: TypeAlias = "_Async | asyncio.Task[None] | Future[None]"
+
+
+def _await(
+    runner: Runner, reading: Reading, context: contextvars.Context, then: Callable[[], object]
+) -> set[asyncio.Task[None]]:
+    """Awaits what a reading has found to be awaited, each in a task of its own."""
+
+    async def outcome(number: int, awaitable: Awaitable[Any]) -> None:
+        try:
+            result = await awaitable
+        except (Exception, GeneratorExit, asyncio.CancelledError) as error:
+            result = error
+        reading.supply(number, result)
+        then()
+
+    return {runner.task(outcome(*found), context.copy()) for found in reading.awaitables()}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
 
 async def _close(generator: AsyncGenerator[Any, None], name: str) -> None:
     try:
         await generator.aclose()
     except Exception:
         logger.exception("%s raised when it was closed", name)
-
-
-async def _outcomes(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
-    """What each gives, or its exception: one that cannot even be awaited here must not fail the others."""
-    # The same object may stand in several places, and some can be awaited only once.
-    started = {id(awaitable): _outcome(awaitable) for awaitable in awaitables}
-    return await asyncio.gather(*(started[id(awaitable)] for awaitable in awaitables), return_exceptions=True)
-
-
-async def _outcome(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _info(call: Call) -> Info | None:

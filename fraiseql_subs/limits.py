@@ -41,10 +41,14 @@ class Limits:
         queue_bytes: Bytes that may wait for one subscription; then `overflow`.
         connection_queue_bytes: Bytes that may wait for one connection; then `overflow` of the one that exceeds it.
         overflow: `"disconnect"` (1013), `"drop_oldest"`, `"drop_newest"` or `"latest"` (at most one waits, the newest).
-        max_result_bytes: One message to a client; beyond it an error with code `RESULT_TOO_LARGE` in its place.
+        max_result_bytes: One message to a client; beyond it an error with code `RESULT_TOO_LARGE` in its place. At
+            least `max_event_bytes`, so that every event can be sent.
+        max_result_nodes: Values that are read of a function's result for one message (fields, list items, and what
+            stands in JSON); beyond it the same error.
         resolver_concurrency: Events of one argument set that a function may work on at once.
-        max_calls: Calls of functions in this process at once, of all argument sets together. Beyond that they wait:
-            tenants take turns, and within a tenant its users.
+        max_calls: Calls of functions in this process at once, of all argument sets together, and results in which
+            something is still awaited; these take half of the places at most. Beyond that they wait: tenants take
+            turns, and within a tenant its users.
         resolver_threads: Threads for sync functions.
         drain_timeout: How long the last exit waits for queues to be read; 0 drops them at once.
         resolver_timeout: How long one call may take; then a field error with code `TIMEOUT`.
@@ -80,6 +84,7 @@ class Limits:
     connection_queue_bytes: int = 4_194_304
     overflow: Overflow = "disconnect"
     max_result_bytes: int = 4_194_304
+    max_result_nodes: int = 100_000
     resolver_concurrency: int = 16
     max_calls: int = 1_000
     resolver_threads: int = 32
@@ -98,6 +103,11 @@ class Limits:
                 _check_count(value, field.name)
             else:
                 check_positive(value, field.name, zero=field.name == "drain_timeout")
+        if self.max_result_bytes < self.max_event_bytes:
+            raise ValueError(
+                f"max_result_bytes: expected at least max_event_bytes ({self.max_event_bytes}), "
+                f"got {self.max_result_bytes}"
+            )
 
     def _json(self) -> str:
         """What Rust takes."""

@@ -45,7 +45,8 @@ BINDINGS = {
     "bus": "runtime errors",
     "run": "errors wake",
     "read": "convert functions",
-    "calls": "runtime wake convert functions read",
+    "reading": "wake functions read",
+    "calls": "runtime wake convert functions reading",
     "publishing": "runtime convert errors bus run",
     "socket": "wake convert viewer run",
     "stream": "runtime wake errors run",
@@ -57,14 +58,14 @@ CIRCLES = {
     frozenset({"predicate/mod", "predicate/compare", "predicate/constant", "predicate/describe", "predicate/set"}),
     frozenset({"graphql/schema", "graphql/coerce", "graphql/field", "graphql/access"}),
     frozenset({"graphql/plan", "graphql/reads"}),
-    frozenset({"delivery/group", "delivery/resolver"}),
+    frozenset({"delivery/group", "delivery/class", "delivery/resolver", "delivery/reading"}),
     frozenset({"sessions/register", "sessions/connection/mod", "sessions/stream"}),
 }
 # Who hashes without a seed, and by which keys: addresses, our own numbers, or names of the schema and its author.
 UNSEEDED = {
     "accounts/revocation": "numbers",
+    "delivery/class": "addresses",
     "delivery/group": "addresses",
-    "delivery/resolver": "addresses",
     "delivery/topics": "addresses",
     "graphql/plan": "names of types",
     "graphql/planner": "addresses, names of types and fields",

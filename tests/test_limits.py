@@ -14,7 +14,13 @@ OPTIONAL = [field.name for field in dataclasses.fields(Limits) if str(field.type
 
 
 def limits(name: str, value: Any) -> Limits:
-    return Limits(**{name: value})
+    return Limits(**{"max_event_bytes": 1, name: value})
+
+
+def test_every_event_can_be_sent():
+    assert Limits(max_event_bytes=200, max_result_bytes=200).max_result_bytes == 200
+    with pytest.raises(ValueError, match=r"^max_result_bytes: expected at least max_event_bytes \(200\), got 199$"):
+        Limits(max_event_bytes=200, max_result_bytes=199)
 
 
 def test_rust_knows_exactly_these_limits():

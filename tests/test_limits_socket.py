@@ -333,16 +333,16 @@ async def test_many_messages_at_once_are_answered_and_keep_nobody_waiting():
 
 async def test_a_result_that_is_too_large_is_told_in_its_place():
     async with (
-        ticking(server=NARROW, limits=Limits(max_result_bytes=200)) as (manager, server),
+        ticking(server=NARROW, limits=Limits(max_result_bytes=200, max_event_bytes=200)) as (manager, server),
         server.acknowledged() as client,
     ):
-        await client.subscribe("1", "subscription { tick(of: 1) { text } }")
-        for size in (10, 1_000, 20):
+        await client.subscribe("1", "subscription { tick(of: 1) { text again: text } }")
+        for size in (10, 100, 20):
             await publish_tick(manager, 1, 1, text="x" * size)
-        await client.expect(next_frame("1", {"tick": {"text": "x" * 10}}))
+        await client.expect(next_frame("1", {"tick": {"text": "x" * 10, "again": "x" * 10}}))
         too_large = await client.message()
         assert too_large["payload"]["errors"][0]["extensions"]["code"] == "RESULT_TOO_LARGE"
-        await client.expect(next_frame("1", {"tick": {"text": "x" * 20}}))
+        await client.expect(next_frame("1", {"tick": {"text": "x" * 20, "again": "x" * 20}}))
         assert manager.get_metrics()["events_dropped"]["result"] == 1
 
 

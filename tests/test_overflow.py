@@ -212,9 +212,9 @@ async def test_subscriptions_of_one_label_do_not_share_a_connections_bytes():
 
 
 async def test_a_result_beyond_max_result_bytes_is_an_error_in_its_place():
-    manager = manager_of(ticks, limits=Limits(max_result_bytes=200))
+    manager = manager_of(ticks, limits=Limits(max_result_bytes=200, max_event_bytes=200))
     async with manager, manager.subscribe(PADDED) as stream, manager.subscribe(TICKS) as small:
-        await publish(manager, 0, pad="x" * 200)
+        await publish(manager, 0, pad="x" * 180)
         await publish(manager, 1, pad="x")
         first, second = await take(stream, 2)
         [error] = first["errors"]
@@ -227,7 +227,7 @@ async def test_a_result_beyond_max_result_bytes_is_an_error_in_its_place():
 
 async def test_exactly_max_result_bytes_is_sent():
     body = len('{"data":{"ticks":{"n":0,"pad":""}}}')
-    manager = manager_of(ticks, limits=Limits(max_result_bytes=body + 10))
+    manager = manager_of(ticks, limits=Limits(max_result_bytes=body + 10, max_event_bytes=body + 10))
     async with manager, manager.subscribe(PADDED) as stream:
         await publish(manager, 0, pad="x" * 10)
         await publish(manager, 0, pad="x" * 11)

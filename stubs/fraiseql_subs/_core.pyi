@@ -13,7 +13,7 @@ from .event import Event
 from .security import SecurityContext
 
 __all__ = [
-    "Call", "Core", "Generation", "Schema", "Socket", "Subscription",
+    "Call", "Core", "Generation", "Reading", "Schema", "Socket", "Subscription",
     "channel_name", "check_bus",
     "postgres_install", "postgres_prune", "postgres_sql", "postgres_track", "postgres_untrack",
 ]  # fmt: skip
@@ -285,22 +285,40 @@ class Call:
     def watcher(self) -> tuple[SecurityContext, tuple[str, ...]] | None:
         """The viewer and the selected paths, where the function takes `info`."""
 
-    def finish(self, result: object, asynchronous: bool) -> list[Awaitable[Any]] | None:
-        """Reads a result and delivers it.
+    def finish(self, result: object) -> Reading | None:
+        """Reads what the function gave and delivers it, a sync function's in this thread.
 
-        Args:
-            result: What the function returned.
-            asynchronous: Whether awaitables may stand in it; they are returned, to be awaited and given to `supply`.
+        Returns:
+            On the loop, the reading that goes on, where something has to be awaited or there is much to be read.
         """
-
-    def supply(self, results: list[Any]) -> list[Awaitable[Any]] | None:
-        """What the awaitables gave, in their order; an exception is the failure of its field."""
 
     def fail(self, exception: BaseException) -> None:
         """The function raised."""
 
     def expire(self) -> bool:
-        """The function took too long, or an awaitable in its result; returns whether it was still waited for."""
+        """The function took too long, or reading in its thread does; returns whether it was still waited for."""
+
+@final
+class Reading:
+    """A result that is being read on the loop."""
+
+    def go_on(self, callback: Callable[[], object]) -> None:
+        """What the loop is to call when it may be read further."""
+
+    def read(self) -> bool:
+        """Reads on; returns whether it is done: everything is delivered."""
+
+    def awaitables(self) -> list[tuple[int, Awaitable[Any]]]:
+        """Those that were found since the last time, with their numbers. What they give goes to `supply`."""
+
+    def supply(self, number: int, outcome: object) -> None:
+        """What an awaitable gave; an exception is the failure of its field. `read` goes on with it."""
+
+    def expire(self) -> None:
+        """It took too long: what is still awaited has failed. `read` delivers what there is."""
+
+    def close(self) -> None:
+        """It is done, or nobody waits for it any more."""
 
 @final
 class Generation:
@@ -333,11 +351,8 @@ class Generation:
     def room(self) -> Future[bool]:
         """Done when the queue has room; the result says whether to go on."""
 
-    def emit(self, value: object) -> list[Awaitable[Any]] | None:
+    def emit(self, value: object) -> Reading | None:
         """Reads what was yielded and delivers it, like `Call.finish`."""
-
-    def supply(self, results: list[Any]) -> list[Awaitable[Any]] | None:
-        """What the awaitables gave, in their order."""
 
     def complete(self) -> None:
         """It ended by itself."""

@@ -77,6 +77,21 @@ impl Clock {
     }
 }
 
+/// A stretch of the machine's time.
+pub struct Slice(Instant);
+
+impl Slice {
+    /// One that begins now.
+    pub fn of(length: Duration) -> Slice {
+        Slice(Instant::now() + length)
+    }
+
+    /// Whether it has passed.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.0
+    }
+}
+
 impl Hand {
     fn passed(&self) -> Duration {
         Duration::from_nanos(self.passed.load(SeqCst))

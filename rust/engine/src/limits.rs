@@ -53,6 +53,7 @@ pub struct Limits {
     pub connection_queue_bytes: usize,
     pub overflow: Overflow,
     pub max_result_bytes: usize,
+    pub max_result_nodes: usize,
     pub resolver_concurrency: usize,
     pub max_calls: usize,
     pub resolver_threads: usize,

@@ -4,10 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
-use fraiseql_subs_engine::delivery::{Call as EngineCall, Generation as EngineGeneration, Resolver, Turn, Watcher};
-use fraiseql_subs_engine::error::{GraphQLError, code};
+use fraiseql_subs_engine::delivery::{
+    Call as EngineCall, Generation as EngineGeneration, Parts, Resolver, Turn, Watcher,
+};
+use fraiseql_subs_engine::error::GraphQLError;
 use fraiseql_subs_engine::event::{Audience, Event};
-use fraiseql_subs_engine::graphql::{Field, Kind, Reads};
+use fraiseql_subs_engine::graphql::{Field, Kind};
 use fraiseql_subs_engine::value::Value;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -15,8 +17,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3_async_runtimes::generic::{Runtime, future_into_py};
 
 use crate::convert;
-use crate::functions::{Functions, Origin, internal, masked};
-use crate::read::Reading;
+use crate::functions::{Functions, Origin, internal, masked, too_late};
+use crate::reading::{Called, InProgress, Reading};
 use crate::runtime::{Tokio, inside, runtime};
 use crate::wake::{Bridge, OnLoop};
 
@@ -131,10 +133,10 @@ impl OnLoop for Port {
             let done = match work {
                 Work::Call(call) if call.is_abandoned() => Ok(()),
                 // One that is dropped is an error for those who wait for it.
-                Work::Call(call) => calls.append(Call::new(call, functions.clone())),
+                Work::Call(call) => calls.append(Call::new(call, functions.clone(), self.home.clone())),
                 Work::Generate(generation) => {
-                    let (started, functions) = (generation.clone(), functions.clone());
-                    let started = Generation { generation: started, functions, reading: Mutex::default() };
+                    let (home, functions) = (self.home.clone(), functions.clone());
+                    let started = Generation { generation: generation.clone(), functions, home };
                     let done = self.functions.generate.bind(py).call1((started,));
                     done.map(drop).inspect_err(|_| generation.finish(Err(internal())))
                 }
@@ -158,14 +160,28 @@ pub(crate) struct Call {
     arguments: Arc<Value>,
     watcher: Option<Watcher>,
     functions: Arc<Functions>,
-    reading: Mutex<Option<Reading>>,
+    home: Arc<Bridge>,
     key: u64,
     /// Its place among the calls that run.
     turn: Mutex<Option<Turn>>,
+    /// What a thread is at.
+    in_thread: Mutex<InThread>,
+}
+
+/// What the thread of a sync function is at, as far as who waits for it matters.
+#[derive(Default)]
+enum InThread {
+    #[default]
+    Runs,
+    /// The function has returned, and its result is read for these.
+    Reads(Arc<Parts>),
+    /// Nobody waits for it any more.
+    Late,
+    Done,
 }
 
 impl Call {
-    fn new(mut call: EngineCall, functions: Arc<Functions>) -> Call {
+    fn new(mut call: EngineCall, functions: Arc<Functions>, home: Arc<Bridge>) -> Call {
         Call {
             turn: Mutex::new(call.turn.take()),
             key: call.abandon_key,
@@ -175,24 +191,23 @@ impl Call {
             watcher: call.watcher.clone(),
             call: Mutex::new(Some(call)),
             functions,
-            reading: Mutex::default(),
+            home,
+            in_thread: Mutex::default(),
         }
     }
 
-    /// The first outcome counts; whatever comes later is discarded.
-    fn deliver(&self, outcome: Result<Value, GraphQLError>) {
+    /// The first outcome counts; whatever comes later is discarded. Returns whether this is it.
+    fn deliver_error(&self, error: GraphQLError) -> bool {
         let call = self.call.lock().take();
+        let is_first = call.is_some();
         if let Some(call) = call {
-            call.finish(outcome.map_err(Arc::new));
+            call.fail(error);
         }
         // A thread may go on for longer than it is waited for.
         if self.field.declaration.kind != Kind::Sync {
             self.release();
         }
-    }
-
-    fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
-        advance(py, reading, &self.reading, |value| self.deliver(Ok(value)))
+        is_first
     }
 
     fn origin(&self) -> Origin<'_> {
@@ -259,69 +274,53 @@ impl Call {
         self.watcher.as_ref().map(|watcher| describe(py, watcher)).transpose()
     }
 
-    /// Reads a result and delivers it. With `asynchronous`, awaitables found in it are returned: await them, then
-    /// call `supply`.
-    fn finish<'py>(
-        &self,
-        py: Python<'py>,
-        result: &Bound<'py, PyAny>,
-        asynchronous: bool,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
+    /// Reads what the function gave, and delivers it. On the loop that may not come to its end at once, where something has to be awaited or
+    /// there is much to be read; then the reading that goes on.
+    fn finish(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<Option<Reading>> {
         let _inside = inside()?;
-        let reads = self.call.lock().as_ref().map(EngineCall::reads);
-        let reads = match reads {
-            // The outcome has been delivered.
-            None => return Ok(None),
-            Some(Some(reads)) => reads,
-            Some(None) => {
-                self.deliver(Ok(Value::Null));
-                return Ok(None);
-            }
-        };
-        self.advance(py, Reading::begin(result, &reads.ty, asynchronous, &self.functions, self.origin()))
-    }
-
-    /// What the awaitables gave, in their order; an exception stands for its own failure.
-    fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
-        let reading = self.reading.lock().take();
-        let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions, self.origin()))
+        let call = self.call.lock().take();
+        // Without one the outcome has been delivered.
+        let Some(call) = call else { return Ok(None) };
+        let reading = InProgress::new(Called {
+            field: self.field.clone(),
+            event: Some(self.event.clone()),
+            functions: self.functions.clone(),
+            home: self.home.clone(),
+        });
+        let returned = call.returned(&reading.reader());
+        if self.field.declaration.kind == Kind::Sync {
+            reading.read_in_thread(py, result, returned, |parts| {
+                let former = std::mem::replace(&mut *self.in_thread.lock(), InThread::Reads(parts.clone()));
+                if matches!(former, InThread::Late) {
+                    parts.fail(&Arc::new(too_late()));
+                }
+            });
+            *self.in_thread.lock() = InThread::Done;
+            return Ok(None);
+        }
+        self.release();
+        reading.begin(py, result, returned)
     }
 
     /// The function raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
         let Ok(_inside) = inside() else { return };
-        self.deliver(Err(masked(py, &self.functions, self.origin(), &PyErr::from_value(exception))));
+        self.deliver_error(masked(py, &self.functions, self.origin(), &PyErr::from_value(exception)));
     }
 
-    /// The function took too long, or awaitables in its result did, and only they have failed then: whoever did not select
-    /// them, or may not see them, is not told. Returns whether its outcome was still awaited.
+    /// The function took too long, or reading in its thread does. Returns whether something was still awaited.
     fn expire(&self) -> bool {
-        let waited = self.call.lock().is_some();
-        let late = GraphQLError::new(code::TIMEOUT, "The function timed out");
-        let reading = self.reading.lock().take();
-        self.deliver(match reading {
-            Some(reading) => Ok(reading.give_up(late)),
-            None => Err(late),
-        });
-        waited
+        let is_first = self.deliver_error(too_late());
+        let former = {
+            let mut in_thread = self.in_thread.lock();
+            let next = if matches!(*in_thread, InThread::Done) { InThread::Done } else { InThread::Late };
+            std::mem::replace(&mut *in_thread, next)
+        };
+        if let InThread::Reads(parts) = &former {
+            parts.fail(&Arc::new(too_late()));
+        }
+        is_first || matches!(former, InThread::Reads(_))
     }
-}
-
-/// Keeps a reading that waits for awaitables, or delivers one that is complete.
-fn advance<'py>(
-    py: Python<'py>,
-    reading: Reading,
-    kept: &Mutex<Option<Reading>>,
-    deliver: impl FnOnce(Value),
-) -> PyResult<Option<Bound<'py, PyList>>> {
-    if reading.awaited.is_empty() {
-        deliver(reading.value);
-        return Ok(None);
-    }
-    let awaited = PyList::new(py, reading.awaited.iter().map(|awaited| awaited.awaitable.bind(py)))?;
-    *kept.lock() = Some(reading);
-    Ok(Some(awaited))
 }
 
 fn describe<'py>(py: Python<'py>, watcher: &Watcher) -> PyResult<(Py<PyAny>, Bound<'py, PyTuple>)> {
@@ -335,21 +334,7 @@ fn describe<'py>(py: Python<'py>, watcher: &Watcher) -> PyResult<(Py<PyAny>, Bou
 pub(crate) struct Generation {
     generation: Arc<EngineGeneration>,
     functions: Arc<Functions>,
-    reading: Mutex<Option<Reading>>,
-}
-
-impl Generation {
-    fn advance<'py>(&self, py: Python<'py>, reading: Reading) -> PyResult<Option<Bound<'py, PyList>>> {
-        advance(py, reading, &self.reading, |value| self.generation.emit(&value))
-    }
-
-    fn origin(&self) -> Origin<'_> {
-        Origin { field: &self.generation.field, event: None }
-    }
-
-    fn reads(&self) -> &Arc<Reads> {
-        &self.generation.watcher.plan.reads
-    }
+    home: Arc<Bridge>,
 }
 
 #[pymethods]
@@ -407,15 +392,15 @@ impl Generation {
     }
 
     /// Reads what was yielded and delivers it, like `Call.finish`.
-    fn emit<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyList>>> {
-        self.advance(py, Reading::begin(value, &self.reads().ty, true, &self.functions, self.origin()))
-    }
-
-    /// What the awaitables gave, in their order.
-    fn supply<'py>(&self, py: Python<'py>, results: &Bound<'py, PyList>) -> PyResult<Option<Bound<'py, PyList>>> {
-        let reading = self.reading.lock().take();
-        let Some(reading) = reading else { return Ok(None) };
-        self.advance(py, reading.supply(results, &self.functions, self.origin()))
+    fn emit(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Option<Reading>> {
+        let _inside = inside()?;
+        let reading = InProgress::new(Called {
+            field: self.generation.field.clone(),
+            event: None,
+            functions: self.functions.clone(),
+            home: self.home.clone(),
+        });
+        reading.begin(py, value, self.generation.yielded())
     }
 
     /// It ended by itself.
@@ -425,7 +410,8 @@ impl Generation {
 
     /// It raised.
     fn fail(&self, py: Python<'_>, exception: Bound<'_, PyAny>) {
-        let error = masked(py, &self.functions, self.origin(), &PyErr::from_value(exception));
+        let origin = Origin { field: &self.generation.field, event: None };
+        let error = masked(py, &self.functions, origin, &PyErr::from_value(exception));
         self.generation.finish(Err(error));
     }
 }

@@ -1,5 +1,6 @@
 //! Python values to the engine's and back.
 
+use fraiseql_subs_engine::graphql::{Full, Room};
 use fraiseql_subs_engine::value::{MAX_NESTING, Object, Value, ValueError, number};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -38,7 +39,32 @@ impl Known {
 
 /// A Python value as JSON. An error names the place, which begins with `place`.
 pub(crate) fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    convert(value, &Place { name: place, outer: None }, 0)
+    to_value_within(value, place, &mut Measured::new(Room::ALL))
+}
+
+/// The same, of a value that has not more in it than there is room for.
+pub(crate) fn to_value_within(value: &Bound<'_, PyAny>, place: &str, room: &mut Measured) -> PyResult<Value> {
+    convert(value, &Place { name: place, outer: None }, 0, room)
+}
+
+/// Room that is asked before something is converted.
+pub(crate) struct Measured {
+    room: Room,
+    /// There was more.
+    pub(crate) is_exceeded: bool,
+}
+
+impl Measured {
+    pub(crate) fn new(room: Room) -> Measured {
+        Measured { room, is_exceeded: false }
+    }
+
+    fn take(&mut self, nodes: usize, bytes: usize) -> PyResult<()> {
+        self.room.take(nodes, bytes).map_err(|Full| {
+            self.is_exceeded = true;
+            PyValueError::new_err("too large")
+        })
+    }
 }
 
 /// The text of an object's JSON, or a mapping.
@@ -91,7 +117,7 @@ impl Place<'_> {
     }
 }
 
-fn convert(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResult<Value> {
+fn convert(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize, room: &mut Measured) -> PyResult<Value> {
     if depth > MAX_NESTING {
         return Err(PyValueError::new_err(format!("{}: nested deeper than {MAX_NESTING}", place.name)));
     }
@@ -99,12 +125,13 @@ fn convert(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResul
         return Ok(Value::Null);
     }
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return string(text, place);
+        return string(text, place, room);
     }
     if let Ok(members) = value.cast::<PyDict>() {
+        room.take(members.len(), 0)?;
         let mut object = Object::with_capacity_and_hasher(members.len(), Default::default());
         for (key, member) in members.iter() {
-            insert(&mut object, &key, &member, place, depth)?;
+            insert(&mut object, &key, &member, place, depth, room)?;
         }
         return Ok(Value::Object(object));
     }
@@ -112,24 +139,26 @@ fn convert(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResul
         return Ok(Value::Bool(flag.is_true()));
     }
     if value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyFloat>() {
-        return numeric(value, place);
+        return numeric(value, place, room);
     }
     if let Ok(items) = value.cast::<PyList>() {
-        return list(items.iter(), place, depth);
+        return list(items.iter(), place, depth, room);
     }
     if let Ok(items) = value.cast::<PyTuple>() {
-        return list(items.iter(), place, depth);
+        return list(items.iter(), place, depth, room);
     }
-    other(value, place, depth)
+    other(value, place, depth, room)
 }
 
 fn list<'py>(
     items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
     place: &Place<'_>,
     depth: usize,
+    room: &mut Measured,
 ) -> PyResult<Value> {
+    room.take(items.len(), 0)?;
     let convert_item =
-        |(at, item): (usize, Bound<'py, PyAny>)| convert(&item, &place.inner(Step::Index(at)), depth + 1);
+        |(at, item): (usize, Bound<'py, PyAny>)| convert(&item, &place.inner(Step::Index(at)), depth + 1, room);
     Ok(Value::List(items.enumerate().map(convert_item).collect::<PyResult<_>>()?))
 }
 
@@ -139,17 +168,21 @@ fn insert(
     member: &Bound<'_, PyAny>,
     place: &Place<'_>,
     depth: usize,
+    room: &mut Measured,
 ) -> PyResult<()> {
     let Ok(key) = key.cast::<PyString>() else {
         return Err(PyTypeError::new_err(format!("{}: expected str keys, got {}", place.path(), key.repr()?)));
     };
+    room.take(0, key.len()?)?;
     let text = utf8(key, &place.path())?;
-    let value = convert(member, &place.inner(Step::Key(text)), depth + 1)?;
+    let value = convert(member, &place.inner(Step::Key(text)), depth + 1, room)?;
     object.insert(text.into(), value);
     Ok(())
 }
 
-fn string(text: &Bound<'_, PyString>, place: &Place<'_>) -> PyResult<Value> {
+fn string(text: &Bound<'_, PyString>, place: &Place<'_>, room: &mut Measured) -> PyResult<Value> {
+    // A character takes a byte at the least, and its bytes would be kept with the text.
+    room.take(0, text.len()?)?;
     match text.to_str() {
         Ok(text) if !text.contains('\0') => Ok(Value::string(text)),
         _ => utf8(text, &place.path()).map(Value::string),
@@ -165,7 +198,7 @@ pub(crate) fn utf8<'a>(text: &'a Bound<'_, PyString>, place: &str) -> PyResult<&
     Ok(utf8)
 }
 
-fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Value> {
+fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>, room: &mut Measured) -> PyResult<Value> {
     if value.is_instance_of::<PyFloat>() {
         let float: f64 = value.extract()?;
         if !float.is_finite() {
@@ -177,6 +210,8 @@ fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Value> {
         Ok(integer) => Ok(Value::Int(integer)),
         // `int.__repr__`, so that a subclass cannot change the digits.
         Err(_) => {
+            // A digit has less than four bits.
+            room.take(0, value.call_method0("bit_length")?.extract::<usize>()? / 4)?;
             let text: String = value.py().get_type::<PyInt>().call_method1("__repr__", (value,))?.extract()?;
             number(&text).ok_or_else(|| PyValueError::new_err(format!("{}: not a number", place.path())))
         }
@@ -184,16 +219,16 @@ fn numeric(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Value> {
 }
 
 /// What is neither JSON nor a subclass of what is.
-fn other(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResult<Value> {
-    let py = value.py();
-    if let Some(leaf) = leaf(value, place)? {
+fn other(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize, room: &mut Measured) -> PyResult<Value> {
+    if let Some(leaf) = leaf(value, place, room)? {
         return Ok(leaf);
     }
     if let Ok(mapping) = value.cast::<PyMapping>() {
+        room.take(mapping.len()?, 0)?;
         let mut object = Object::default();
         for item in mapping.items()?.iter() {
             let (key, member): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
-            insert(&mut object, &key, &member, place, depth)?;
+            insert(&mut object, &key, &member, place, depth, room)?;
         }
         return Ok(Value::Object(object));
     }
@@ -210,22 +245,22 @@ fn other(value: &Bound<'_, PyAny>, place: &Place<'_>, depth: usize) -> PyResult<
     let mut object = Object::default();
     for name in names.try_iter()? {
         let name = name?;
-        insert(&mut object, &name, &value.getattr(name.cast::<PyString>()?)?, place, depth)?;
+        room.take(1, 0)?;
+        insert(&mut object, &name, &value.getattr(name.cast::<PyString>()?)?, place, depth, room)?;
     }
-    let _ = py;
     Ok(Value::Object(object))
 }
 
 /// A scalar that is not JSON's own: by its text; `None` where it is none.
-fn leaf(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Option<Value>> {
+fn leaf(value: &Bound<'_, PyAny>, place: &Place<'_>, room: &mut Measured) -> PyResult<Option<Value>> {
     let py = value.py();
     let known = Known::of(py)?;
     let text = if value.is_instance(known.enumeration.bind(py))? {
         value.getattr("name")?
     } else if value.is_instance_of::<PyString>() {
-        return string(value.cast::<PyString>()?, place).map(Some);
+        return string(value.cast::<PyString>()?, place, room).map(Some);
     } else if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
-        return numeric(value, place).map(Some);
+        return numeric(value, place, room).map(Some);
     } else if value.is_instance(known.uuid.bind(py))? {
         value.str()?.into_any()
     } else if value.is_instance(known.decimal.bind(py))? {
@@ -241,7 +276,7 @@ fn leaf(value: &Bound<'_, PyAny>, place: &Place<'_>) -> PyResult<Option<Value>> 
     } else {
         return Ok(None);
     };
-    string(text.cast::<PyString>()?, place).map(Some)
+    string(text.cast::<PyString>()?, place, room).map(Some)
 }
 
 /// Whether it is one of Python's plain scalars or one that converts by its text.
@@ -261,14 +296,19 @@ pub(crate) fn is_decimal(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// A scalar as JSON, where it is one: no list, mapping or object.
 pub(crate) fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
+    scalar_within(value, &mut Measured::new(Room::ALL))
+}
+
+/// The same, of a scalar that is not longer than there is room for.
+pub(crate) fn scalar_within(value: &Bound<'_, PyAny>, room: &mut Measured) -> PyResult<Option<Value>> {
     let place = Place { name: "result", outer: None };
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return string(text, &place).map(Some);
+        return string(text, &place, room).map(Some);
     }
     if let Ok(flag) = value.cast::<PyBool>() {
         return Ok(Some(Value::Bool(flag.is_true())));
     }
-    leaf(value, &place)
+    leaf(value, &place, room)
 }
 
 /// A value as Python's own types.

@@ -122,3 +122,8 @@ fn told<'py>(
 pub(crate) fn internal() -> GraphQLError {
     GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error")
 }
+
+/// What clients are told of what takes too long.
+pub(crate) fn too_late() -> GraphQLError {
+    GraphQLError::new(code::TIMEOUT, "The function timed out")
+}

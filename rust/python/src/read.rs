@@ -1,130 +1,137 @@
-//! Reading a function's result: only what is selected, once, into a tree that needs no interpreter any more.
+//! Reading a function's result: what stands at one place of a Python object. The order in which places are read, and how much, is the engine's.
 //!
 //! A field is read from a mapping's key or an attribute, under the Python name, else under the GraphQL name; a callable is
 //! called with the field's arguments. What fails is kept in its place as a failure, for the projection to report.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fraiseql_subs_engine::error::{GraphQLError, code};
-use fraiseql_subs_engine::graphql::{Leaf, ReadField, ReadObject, ReadType};
+use fraiseql_subs_engine::graphql::{Found, Host, Leaf, ReadField, ReadObject, ReadType, Room};
 use fraiseql_subs_engine::value::{Object, Value};
-use pyo3::exceptions::{PyAttributeError, PyBaseException, PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PyString, PyTuple};
 
 use crate::convert;
 use crate::functions::{Functions, Origin, masked};
 
-/// A result that has been read as far as it can be without awaiting.
-pub(crate) struct Reading {
-    /// The tree.
-    pub(crate) value: Value,
-    /// Awaitables whose outcomes belong into it.
-    pub(crate) awaited: Vec<Awaited>,
+/// The awaitables of one result, each once.
+#[derive(Default)]
+pub(crate) struct Awaitables {
+    all: Vec<Py<PyAny>>,
+    by_address: HashMap<usize, usize>,
+    /// How many have been given out to be awaited.
+    given: usize,
 }
 
-/// An awaitable that stood in the place of a value.
-pub(crate) struct Awaited {
-    pub(crate) awaitable: Py<PyAny>,
-    place: Vec<Step>,
-    ty: ReadType,
+impl Awaitables {
+    /// Those that have not been given out, with their numbers.
+    pub(crate) fn take<'py>(&mut self, py: Python<'py>) -> Vec<(usize, Bound<'py, PyAny>)> {
+        let new = self.all.iter().enumerate().skip(self.given);
+        let taken = new.map(|(number, awaitable)| (number, awaitable.bind(py).clone())).collect();
+        self.given = self.all.len();
+        taken
+    }
 }
 
-#[derive(Clone)]
-enum Step {
-    Slot(Box<str>),
-    Index(usize),
+/// Python, for the engine.
+pub(crate) struct Reader<'a, 'py> {
+    pub(crate) py: Python<'py>,
+    pub(crate) functions: &'a Functions,
+    pub(crate) origin: Origin<'a>,
+    /// `None` where the function is not asynchronous: nothing can be awaited then.
+    pub(crate) awaitables: Option<&'a mut Awaitables>,
 }
 
-impl Reading {
-    /// Reads a result; awaitables in it are collected, or failures where the function is not asynchronous.
-    pub(crate) fn begin(
-        result: &Bound<'_, PyAny>,
-        ty: &ReadType,
-        asynchronous: bool,
-        functions: &Functions,
-        origin: Origin<'_>,
-    ) -> Reading {
-        let mut reader = Reader { functions, origin, asynchronous, place: Vec::new(), awaited: Vec::new() };
-        let value = reader.read_or_await(result, ty);
-        Reading { value, awaited: reader.awaited }
+impl Host for Reader<'_, '_> {
+    type Object = Py<PyAny>;
+    type Items = Py<PyIterator>;
+
+    fn another(&self, object: &Py<PyAny>) -> Py<PyAny> {
+        object.clone_ref(self.py)
     }
 
-    /// Puts the outcomes of its awaitables into their places.
-    pub(crate) fn supply(mut self, results: &Bound<'_, PyList>, functions: &Functions, origin: Origin<'_>) -> Reading {
-        let mut reader = Reader { functions, origin, asynchronous: true, place: Vec::new(), awaited: Vec::new() };
-        for (Awaited { place, ty, .. }, result) in std::mem::take(&mut self.awaited).into_iter().zip(results.iter()) {
-            reader.place.clone_from(&place);
-            let value = match result.cast::<PyBaseException>() {
-                Ok(exception) => reader.failed(&PyErr::from_value(exception.clone().into_any())),
-                Err(_) => reader.read_or_await(&result, &ty),
-            };
-            if let Some(there) = at(&mut self.value, &place) {
-                *there = value;
-            }
+    fn read(&mut self, object: &Py<PyAny>, ty: &ReadType, room: Room) -> Found<Self> {
+        let value = object.bind(self.py);
+        self.find(value, ty, room).unwrap_or_else(|error| Found::Value(self.failed(&error)))
+    }
+
+    fn field(&mut self, object: &Py<PyAny>, of: &ReadObject, field: &ReadField) -> Result<Option<Py<PyAny>>, Value> {
+        match self.member(object.bind(self.py), &of.type_name, field) {
+            Ok(member) => Ok(member.map(Bound::unbind)),
+            Err(error) => Err(self.failed(&error)),
         }
-        Reading { value: self.value, awaited: reader.awaited }
     }
 
-    /// What there is without its awaitables, which failed.
-    pub(crate) fn give_up(mut self, error: GraphQLError) -> Value {
-        let failed = Value::Failed(Arc::new(error));
-        for Awaited { place, .. } in &self.awaited {
-            if let Some(there) = at(&mut self.value, place) {
-                *there = failed.clone();
-            }
+    fn next(&mut self, items: &mut Py<PyIterator>) -> Option<Result<Py<PyAny>, Value>> {
+        let next = items.bind(self.py).clone().next()?;
+        Some(next.map(Bound::unbind).map_err(|error| self.failed(&error)))
+    }
+
+    fn apart(&self, work: impl FnOnce() + Send) {
+        if self.awaitables.is_some() {
+            return work();
         }
-        self.value
+        // In a thread of its own.
+        self.py.detach(work);
+    }
+
+    fn discard(&mut self, awaitable: Py<PyAny>) {
+        if let Err(error) = close(awaitable.bind(self.py)) {
+            error.write_unraisable(self.py, None);
+        }
+    }
+
+    fn start(&mut self, awaitable: Py<PyAny>) -> usize {
+        let Some(awaitables) = &mut self.awaitables else { return 0 };
+        // The list keeps it alive, so nothing else has its address.
+        let number = awaitables.all.len();
+        let known = *awaitables.by_address.entry(awaitable.as_ptr() as usize).or_insert(number);
+        if known == number {
+            awaitables.all.push(awaitable);
+        }
+        known
     }
 }
 
-fn at<'a>(value: &'a mut Value, place: &[Step]) -> Option<&'a mut Value> {
-    place.iter().try_fold(value, |value, step| match (value, step) {
-        (Value::Object(members), Step::Slot(slot)) => members.get_mut(slot),
-        (Value::List(items), Step::Index(index)) => items.get_mut(*index),
-        _ => None,
-    })
-}
-
-struct Reader<'a> {
-    functions: &'a Functions,
-    origin: Origin<'a>,
-    asynchronous: bool,
-    place: Vec<Step>,
-    awaited: Vec<Awaited>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
+impl<'py> Reader<'_, 'py> {
+    fn find(&mut self, value: &Bound<'py, PyAny>, ty: &ReadType, room: Room) -> PyResult<Found<Self>> {
         if value.is_none() {
-            return Ok(Value::Null);
+            return Ok(Found::Value(Value::Null));
+        }
+        if !convert::is_scalar(value)? && value.hasattr("__await__")? {
+            if self.awaitables.is_some() {
+                return Ok(Found::Awaitable);
+            }
+            close(value)?;
+            let why = "an awaitable can be read where the function is async alone";
+            return Ok(Found::Value(failure(why.to_owned())));
         }
         match ty {
-            ReadType::Leaf(leaf) => self.leaf(value, leaf),
-            ReadType::List(item) => self.list(value, item),
-            ReadType::Object(object) => self.object(value, object, None),
-            ReadType::Abstract(objects) => {
-                let name = match self.type_name(value, objects) {
-                    Ok(name) => name,
-                    Err(error) => return Ok(self.failed(&error)),
-                };
-                match objects.iter().find(|object| Some(&*object.type_name) == name.as_deref()) {
-                    // That is all there is to know: nobody who waits may see more, or wants to.
-                    Some(object) if object.fields.is_empty() => Ok(typed(Value::string(&*object.type_name))),
-                    Some(object) => self.object(value, object, Some(&object.type_name)),
-                    // The projection says what was expected.
-                    None => Ok(typed(name.map_or(Value::Null, Value::string))),
-                }
-            }
+            ReadType::Leaf(leaf) => self.leaf(value, leaf, room),
+            ReadType::List(_) => Ok(list(value, room)),
+            ReadType::Object(object) => self.object(value, &object.type_name, None),
+            ReadType::Abstract(objects) => match self.type_name(value, objects)? {
+                // That is all there is to know: nobody who waits may see more, or wants to; or it is no possible type.
+                Some(name) if fields_of(objects, &name) == 0 => Ok(Found::Value(typed(Value::string(name)))),
+                Some(name) => self.object(value, &name, Some(name.as_str().into())),
+                // The projection says what was expected.
+                None => Ok(Found::Value(typed(Value::Null))),
+            },
         }
     }
 
-    fn leaf(&mut self, value: &Bound<'_, PyAny>, leaf: &Leaf) -> PyResult<Value> {
+    fn leaf(&mut self, value: &Bound<'py, PyAny>, leaf: &Leaf, room: Room) -> PyResult<Found<Self>> {
         let (named, leaf) = (leaf, leaf.kind());
+        let mut room = convert::Measured::new(room);
         let read = match leaf {
-            Leaf::Json => convert::to_value(value, "result").map(Some),
-            _ => convert::scalar(value),
+            Leaf::Json => convert::to_value_within(value, "result", &mut room).map(Some),
+            _ => convert::scalar_within(value, &mut room),
         };
+        if room.is_exceeded {
+            return Ok(Found::TooLarge);
+        }
         let read = match read {
             // A decimal is a text, of which a `Float` takes every digit.
             Ok(Some(Value::String(_))) if matches!(leaf, Leaf::Int | Leaf::Boolean) && convert::is_decimal(value)? => {
@@ -133,70 +140,36 @@ impl Reader<'_> {
             Ok(None) => foreign(value, leaf),
             other => other,
         };
-        match read {
-            Ok(Some(value)) => Ok(value),
+        Ok(Found::Value(match read {
+            Ok(Some(value)) => value,
             Ok(None) => {
                 let class = value.get_type().qualname()?;
-                Ok(failure(named.reword(format!("{} an instance of {class}", leaf.complaint()), false)))
+                failure(named.reword(format!("{} an instance of {class}", leaf.complaint()), false))
             }
             // NaN or an infinity: the projection says what was expected.
-            Err(_) if value.is_instance_of::<PyFloat>() => Ok(Value::Float(value.extract()?)),
+            Err(_) if value.is_instance_of::<PyFloat>() => Value::Float(value.extract()?),
             // The value's own code raised: only what has come through a Python frame has a traceback.
-            Err(error) if error.traceback(value.py()).is_some() => Ok(self.failed(&error)),
-            Err(error) => Ok(failure(named.reword(format!("{} {}", leaf.complaint(), error.value(value.py())), false))),
-        }
+            Err(error) if error.traceback(value.py()).is_some() => self.failed(&error),
+            Err(error) => failure(named.reword(format!("{} {}", leaf.complaint(), error.value(value.py())), false)),
+        }))
     }
 
-    fn list(&mut self, value: &Bound<'_, PyAny>, item: &ReadType) -> PyResult<Value> {
-        let is_text = value.is_instance_of::<PyString>()
-            || value.is_instance_of::<PyBytes>()
-            || value.is_instance_of::<PyByteArray>();
-        let items = match value.try_iter() {
-            Ok(items) if !is_text && value.cast::<PyMapping>().is_err() => items,
-            // Anything that is no list: the projection says what was expected.
-            _ => return Ok(Value::Bool(false)),
-        };
-        let mut list = Vec::new();
-        for (index, member) in items.enumerate() {
-            let member = match member {
-                Ok(member) => member,
-                Err(error) => return Ok(self.failed(&error)),
-            };
-            self.place.push(Step::Index(index));
-            list.push(self.read_or_await(&member, item));
-            self.place.pop();
+    fn object(&self, value: &Bound<'py, PyAny>, expected: &str, type_name: Option<Box<str>>) -> PyResult<Found<Self>> {
+        if !(value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() || convert::is_scalar(value)?) {
+            return Ok(Found::Object(type_name));
         }
-        Ok(Value::List(list))
-    }
-
-    fn object(&mut self, value: &Bound<'_, PyAny>, object: &ReadObject, type_name: Option<&str>) -> PyResult<Value> {
-        if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() || convert::is_scalar(value)? {
-            if let Ok(Some(scalar)) = convert::scalar(value) {
-                // The projection says what was expected.
-                return Ok(scalar);
+        Ok(Found::Value(match convert::scalar(value) {
+            // The projection says what was expected.
+            Ok(Some(scalar)) => scalar,
+            _ => {
+                let class = value.get_type().qualname()?;
+                failure(format!("Expected value of type '{expected}' but got: an instance of {class}."))
             }
-            let (expected, class) = (&object.type_name, value.get_type().qualname()?);
-            return Ok(failure(format!("Expected value of type '{expected}' but got: an instance of {class}.")));
-        }
-        let mut members = Object::with_capacity_and_hasher(object.fields.len() + 1, Default::default());
-        if let Some(name) = type_name {
-            members.insert("__typename".into(), Value::string(name));
-        }
-        for field in &object.fields {
-            self.place.push(Step::Slot(field.key.slot.clone()));
-            let member = match self.field(value, &object.type_name, field) {
-                Ok(Some(member)) => self.read_or_await(&member, &field.ty),
-                Ok(None) => Value::Null,
-                Err(error) => self.failed(&error),
-            };
-            self.place.pop();
-            members.insert(field.key.slot.clone(), member);
-        }
-        Ok(Value::Object(members))
+        }))
     }
 
     /// What a field gives, before it is read; `None` where it is missing.
-    fn field<'py>(
+    fn member(
         &self,
         value: &Bound<'py, PyAny>,
         type_name: &str,
@@ -224,43 +197,12 @@ impl Reader<'_> {
     }
 
     /// Coerced arguments of a field below the root as its callable takes them.
-    fn arguments<'py>(
-        &self,
-        py: Python<'py>,
-        type_name: &str,
-        field: &str,
-        given: &Value,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    fn arguments(&self, py: Python<'py>, type_name: &str, field: &str, given: &Value) -> PyResult<Bound<'py, PyDict>> {
         let given = convert::to_python(py, given)?;
         let coordinate = format!("{type_name}.{field}");
         let converter = self.functions.nested.bind(py).call_method1("get", (coordinate,))?;
         let converted = if converter.is_none() { given } else { converter.call1((given,))? };
         Ok(converted.cast_into::<PyDict>()?)
-    }
-
-    /// What cannot be read is a failure at its own place.
-    fn read_or_await(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> Value {
-        let depth = self.place.len();
-        self.try_read(value, ty).unwrap_or_else(|error| {
-            self.place.truncate(depth);
-            self.failed(&error)
-        })
-    }
-
-    fn try_read(&mut self, value: &Bound<'_, PyAny>, ty: &ReadType) -> PyResult<Value> {
-        if value.is_none() || convert::is_scalar(value)? || !value.hasattr("__await__")? {
-            return self.read(value, ty);
-        }
-        if !self.asynchronous {
-            // A coroutine that is never awaited would say so much later.
-            if value.hasattr("close")? {
-                value.call_method0("close")?;
-            }
-            return Ok(failure("an awaitable can be read where the function is async alone".to_owned()));
-        }
-        let awaitable = value.clone().unbind();
-        self.awaited.push(Awaited { awaitable, place: self.place.clone(), ty: ty.clone() });
-        Ok(Value::Null)
     }
 
     /// The GraphQL type of an object behind an interface or a union: its `__typename`, else its class's name, or a base's.
@@ -279,7 +221,36 @@ impl Reader<'_> {
 
     /// A failure with what a client may know of an exception.
     fn failed(&self, error: &PyErr) -> Value {
-        Python::attach(|py| Value::Failed(Arc::new(masked(py, self.functions, self.origin, error))))
+        Value::Failed(Arc::new(masked(self.py, self.functions, self.origin, error)))
+    }
+}
+
+/// A coroutine that is never awaited would say so much later.
+fn close(awaitable: &Bound<'_, PyAny>) -> PyResult<()> {
+    if awaitable.hasattr("close")? {
+        awaitable.call_method0("close")?;
+    }
+    Ok(())
+}
+
+/// How many fields are to be read of one of several types.
+fn fields_of(objects: &[Arc<ReadObject>], name: &str) -> usize {
+    objects.iter().find(|object| *object.type_name == *name).map_or(0, |object| object.fields.len())
+}
+
+/// The items of a list.
+fn list<'a, 'py>(value: &Bound<'py, PyAny>, room: Room) -> Found<Reader<'a, 'py>> {
+    let is_text = value.is_instance_of::<PyString>()
+        || value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyByteArray>();
+    let again = value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>();
+    if again && value.len().is_ok_and(|items| items > room.nodes) {
+        return Found::TooLarge;
+    }
+    match value.try_iter() {
+        Ok(items) if !is_text && value.cast::<PyMapping>().is_err() => Found::Items { items: items.unbind(), again },
+        // Anything that is no list: the projection says what was expected.
+        _ => Found::Value(Value::Bool(false)),
     }
 }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use super::class::ClassKey;
 use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
 use super::past::{Reader, SharedCall};
-use super::resolver::{Call, ClassKey, Shared, too_late};
+use super::resolver::{Call, Shared, too_late};
 use super::subscription::{Subscription, Ticket};
-use super::turns::Turn;
+use super::turns::{Purpose, Turn};
 use crate::accounts::Accounts;
 use crate::admission::Admission;
 use crate::bus::{BoxFuture, BusError, Watched};
@@ -194,22 +195,18 @@ async fn result(ticket: &Ticket, event: &Arc<Event>) -> Option<ProjectedResult> 
     if operation.field.declaration.kind == Kind::Passthrough {
         return Some(group::result(&operation.plan, Source::Passthrough(&event.data), position, shared));
     }
-    let outcome = match turn(dispatcher, operation, accounts).await {
+    match turn(dispatcher, operation, accounts).await {
         Ok(turn) => {
-            let (call, pending) = Call::single(operation, event.clone(), viewer.clone(), shared, turn);
+            let (viewer, accounts) = (viewer.clone(), accounts.clone());
+            let (call, pending) = Call::single(operation, event.clone(), viewer, accounts, shared, turn);
             shared.resolver.call(call);
-            pending.outcome().await?
+            pending.result().await
         }
-        Err(error) => Err(Arc::new(error)),
-    };
-    if outcome.is_err() {
-        shared.metrics.resolver_errors.inc();
+        Err(error) => {
+            shared.metrics.resolver_errors.inc();
+            Some(group::result(&operation.plan, Source::Failed(&error), position, shared))
+        }
     }
-    let source = match &outcome {
-        Ok(value) => Source::Read(value),
-        Err(error) => Source::Failed(error),
-    };
-    Some(group::result(&operation.plan, source, position, shared))
 }
 
 /// Waits for a turn to call a function; for one in a thread not longer than a call may take.
@@ -220,7 +217,7 @@ async fn turn(
 ) -> Result<Option<Turn>, GraphQLError> {
     let Shared { turns, limits, metrics, .. } = &*dispatcher.shared;
     let declaration = &operation.field.declaration;
-    let turn = turns.wait(declaration.kind, accounts);
+    let turn = turns.wait(Purpose::of(declaration.kind), accounts);
     if declaration.kind != Kind::Sync {
         return Ok(turn.await);
     }

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::class::ResolveClass;
 use super::mailbox::{Body, Mailbox};
-use super::resolver::{ResolveClass, Shared};
+use super::resolver::Shared;
 use crate::error::{GraphQLError, code, errors_json};
 use crate::event::{Event, Position};
 use crate::graphql::{Plan, Source, project};
@@ -84,30 +85,50 @@ impl Group {
                         groups.push(self.clone());
                     }
                 }
-                None => class.deliver(event, results),
+                None => class.deliver(event, results.shared, || results.of(&class.plan)),
             }
         }
     }
 
-    /// Delivers the results of an event to those members of a resolve class that heard of it.
-    pub(super) fn deliver(&self, resolve: Option<&Arc<ResolveClass>>, event: &Event, results: &mut Results<'_>) {
-        for class in self.classes.lock().of(resolve) {
-            class.deliver(event, results);
+    /// Delivers a result to those members of a resolve class and a plan that heard of the event.
+    pub(super) fn deliver(
+        &self,
+        resolve: &Arc<ResolveClass>,
+        plan: &Arc<Plan>,
+        event: &Event,
+        result: &ProjectedResult,
+        shared: &Shared,
+    ) {
+        let classes = self.classes.lock();
+        // They may have left.
+        if let Some(at) = classes.find(plan, Some(resolve)) {
+            classes.all[at].deliver(event, shared, || result.clone());
         }
     }
 
     /// Every member of a resolve class that heard of an event, which does not go on.
     pub(super) fn each(
         &self,
-        resolve: Option<&Arc<ResolveClass>>,
+        resolve: &Arc<ResolveClass>,
         event: &Event,
         mut visit: impl FnMut(&Arc<Plan>, &Arc<Mailbox>),
     ) {
         for class in self.classes.lock().of(resolve) {
-            for mailbox in class.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)) {
-                visit(&class.plan, mailbox);
-            }
-            class.forget(event);
+            class.each(event, |mailbox| visit(&class.plan, mailbox));
+        }
+    }
+
+    /// Every one of these that has a plan.
+    pub(super) fn each_of(
+        &self,
+        resolve: &Arc<ResolveClass>,
+        plan: &Arc<Plan>,
+        event: &Event,
+        visit: impl FnMut(&Arc<Mailbox>),
+    ) {
+        let classes = self.classes.lock();
+        if let Some(at) = classes.find(plan, Some(resolve)) {
+            classes.all[at].each(event, visit);
         }
     }
 
@@ -117,12 +138,7 @@ impl Group {
     }
 
     /// The plans of a resolve class's members.
-    pub(super) fn each_plan(
-        &self,
-        resolve: Option<&Arc<ResolveClass>>,
-        event: &Event,
-        mut visit: impl FnMut(&Arc<Plan>),
-    ) {
+    pub(super) fn each_plan(&self, resolve: &Arc<ResolveClass>, event: &Event, mut visit: impl FnMut(&Arc<Plan>)) {
         for class in self.classes.lock().of(resolve) {
             if class.members.iter().any(|mailbox| mailbox.hears(event.position.offset)) {
                 visit(&class.plan);
@@ -132,19 +148,29 @@ impl Group {
 }
 
 impl Class {
-    fn deliver(&self, event: &Event, results: &mut Results<'_>) {
-        let mut result = None;
+    fn deliver(&self, event: &Event, shared: &Shared, make: impl FnOnce() -> ProjectedResult) {
+        let (mut make, mut result) = (Some(make), None);
         for mailbox in self.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)) {
-            // Projected when the first member wants it: a class whose members all came later costs nothing.
-            let result = result.get_or_insert_with(|| results.of(&self.plan));
-            result.push_to(mailbox, &results.shared.metrics);
+            // Made when the first member wants it: a class whose members all came later costs nothing.
+            if let Some(make) = make.take() {
+                result = Some(make());
+            }
+            if let Some(result) = &result {
+                result.push_to(mailbox, &shared.metrics);
+            }
         }
         if result.is_some() {
-            results.shared.metrics.enqueued(event.published_at);
+            shared.metrics.enqueued(event.published_at);
         }
-        if results.shared.limits_events {
+        if shared.limits_events {
             self.forget(event);
         }
+    }
+
+    /// Every member that heard of an event, which does not go on.
+    fn each(&self, event: &Event, visit: impl FnMut(&Arc<Mailbox>)) {
+        self.members.iter().filter(|mailbox| mailbox.hears(event.position.offset)).for_each(visit);
+        self.forget(event);
     }
 
     /// Asks the rate of each member, before any work is done for it; returns whether one of them hears of the event.
@@ -226,13 +252,13 @@ impl Classes {
     }
 
     /// Those of a resolve class.
-    fn of(&self, resolve: Option<&Arc<ResolveClass>>) -> impl Iterator<Item = &Class> {
+    fn of(&self, resolve: &Arc<ResolveClass>) -> impl Iterator<Item = &Class> {
         let (few, many) = match &self.index {
             None => (&*self.all, None),
-            Some(index) => (&[][..], index.get(&address(resolve))),
+            Some(index) => (&[][..], index.get(&address(Some(resolve)))),
         };
         let many = many.into_iter().flat_map(|plans| plans.values().map(|at| &self.all[*at]));
-        few.iter().filter(move |class| class.is_of(resolve)).chain(many)
+        few.iter().filter(move |class| class.is_of(Some(resolve))).chain(many)
     }
 }
 
@@ -247,7 +273,7 @@ impl Class {
 }
 
 /// Where it stands in memory; zero for nothing.
-fn address<T>(pointed: Option<&Arc<T>>) -> usize {
+pub(super) fn address<T>(pointed: Option<&Arc<T>>) -> usize {
     pointed.map_or(0, |pointed| Arc::as_ptr(pointed) as usize)
 }
 
@@ -319,11 +345,19 @@ impl ProjectedResult {
 
 /// Projects a result; one that is too large becomes an error.
 pub(super) fn result(plan: &Plan, source: Source<'_>, position: Option<Position>, shared: &Shared) -> ProjectedResult {
-    let projected = project(plan, source, shared.limits.max_result_bytes);
-    let too_large = projected.is_err();
-    let json = projected.unwrap_or_else(|_| {
-        let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
-        format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
-    });
+    match project(plan, source, shared.limits.max_result_bytes) {
+        Ok(json) => ready(json, position, false, shared),
+        Err(_) => too_large(position, shared),
+    }
+}
+
+/// What is said in the place of a result that is too large.
+pub(super) fn too_large(position: Option<Position>, shared: &Shared) -> ProjectedResult {
+    let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
+    let json = format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]));
+    ready(json, position, true, shared)
+}
+
+fn ready(json: String, position: Option<Position>, too_large: bool, shared: &Shared) -> ProjectedResult {
     ProjectedResult { body: Arc::new(Body { json, position, made: shared.metrics.clock.now() }), too_large }
 }

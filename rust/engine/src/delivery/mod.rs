@@ -5,14 +5,17 @@
 //! It uses matching, the plans and projections of graphql, admissions, buses, rates and metrics. It knows neither connections nor
 //! protocols: a reader is whoever takes from an outbox.
 //!
-//! One circle of files: a group offers an event to its resolve classes, and a class delivers its outcomes to the groups that heard.
+//! One circle of files: a group offers an event to its resolve classes; a class makes calls, which return to it; what they gave is read for its
+//! plans, and each result comes back to the class, which delivers it to the groups that heard.
 
 mod catch_up;
+mod class;
 mod dispatcher;
 mod group;
 mod judging;
 mod mailbox;
 mod past;
+mod reading;
 mod resolver;
 mod shelf;
 mod subscription;
@@ -21,10 +24,12 @@ mod turns;
 
 pub(crate) use catch_up::Arriving;
 pub use catch_up::Settled;
+pub use class::ClassKey;
 pub(crate) use dispatcher::Dispatcher;
 pub use mailbox::{Body, Capacity, End, Mailbox, Notify, Outbox, Taken};
+pub use reading::{Part, Parts, Reading, Resume, Returned};
 pub(crate) use resolver::Shared;
-pub use resolver::{Call, ClassKey, Generation, Outcome, Resolver, Watcher};
+pub use resolver::{Call, Generation, Outcome, Resolver, Watcher};
 pub use subscription::Subscription;
 pub(crate) use subscription::Ticket;
 pub(crate) use topics::NOBODY_LISTENS;

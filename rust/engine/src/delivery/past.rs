@@ -11,9 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::class::ClassKey;
 use super::group::ProjectedResult;
 use super::judging::{Asked, Findings, Judging};
-use super::resolver::ClassKey;
 use super::shelf::{Shelf, Weight};
 use crate::admission::Questions;
 use crate::bus::{BusError, Page};

@@ -1,36 +1,32 @@
-//! Functions: the one port to user code, and the classes that share a call.
-//!
-//! A [`ResolveClass`] is a field with its coerced arguments and, only where the function takes `info`, a viewer and a selection. For each event
-//! that somebody in it hears of, the function is called once. Up to `resolver_concurrency` events of a class are under way at
-//! once; their results are delivered in the order of the events, so a slow function delays its own class alone.
+//! Functions: the one port to user code, a call of a function for an event, and a generator for a subscription.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
+use tokio::sync::oneshot;
 
-use super::group::{self, Group, Results};
+use super::class::ResolveClass;
+use super::group::ProjectedResult;
 use super::mailbox::{End, Mailbox};
-use super::turns::{Caller, Turn, Turns, Waiter};
+use super::reading::{Destination, Part, Resume, Returned, internal};
+use super::turns::{Turn, Turns};
 use crate::accounts::Accounts;
 use crate::error::{GraphQLError, code};
 use crate::event::Event;
-use crate::graphql::{Field, Kind, Operation, Plan, Reads, Source};
+use crate::graphql::{Field, Operation, Plan};
 use crate::limits::Limits;
-use crate::operators::{DropReason, Metrics, Told};
-use crate::tasks::{Tasks, UnderWay};
-use crate::timers::{Alarm, Timed, Timers};
+use crate::operators::{Metrics, Told};
+use crate::tasks::Tasks;
+use crate::timers::Timers;
 use crate::value::{Object, Value};
 use crate::viewer::Viewer;
 
 /// Calls user code. All functions are called under locks: they must only queue what they were given and return.
 pub trait Resolver: Send + Sync {
-    /// Calls a function for one event; the outcome goes to [`Call::finish`].
+    /// Calls a function for one event; the outcome goes to [`Call::returned`] or [`Call::fail`].
     fn call(&self, call: Call);
-    /// Starts a generator; what it yields goes to [`Generation::emit`].
+    /// Starts a generator; what it yields goes to [`Generation::yielded`].
     fn generate(&self, generation: Arc<Generation>);
     /// Nobody waits any more for what goes by this key: a generator, the calls of a class, or a call of its own.
     fn abandon(&self, key: u64);
@@ -59,100 +55,105 @@ pub struct Call {
     pub abandon_key: u64,
     /// Its place among the calls that run; whoever runs it may take it, to give it back later than the outcome.
     pub turn: Option<Turn>,
-    begun: Instant,
-    shared: Arc<Shared>,
-    destination: Destination,
-    finished: bool,
+    pub(super) begun: Instant,
+    pub(super) shared: Arc<Shared>,
+    /// `None` once it has returned.
+    pub(super) destination: Option<ForWhom>,
 }
 
-enum Destination {
+/// For whom a function is called.
+pub(super) enum ForWhom {
     Class { class: Arc<ResolveClass>, number: u64 },
-    One { plan: Arc<Plan>, outcome: tokio::sync::oneshot::Sender<Outcome> },
+    One { plan: Arc<Plan>, accounts: Accounts, result: oneshot::Sender<ProjectedResult> },
 }
 
-/// What a function gave: a tree of what was read, or why not.
+/// A tree of what was read for a plan, or why there is none.
 pub type Outcome = Result<Value, Arc<GraphQLError>>;
 
 impl Call {
-    /// A call whose outcome goes to one place.
+    /// A call whose result goes to one place.
     pub(super) fn single(
         operation: &Operation,
         event: Arc<Event>,
         viewer: Arc<Viewer>,
+        accounts: Accounts,
         shared: &Arc<Shared>,
         turn: Option<Turn>,
     ) -> (Call, Pending) {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (result, receiver) = oneshot::channel();
         let Operation { field, arguments, plan, .. } = operation;
         let watcher = field.declaration.takes_info.then(|| Watcher { viewer, plan: plan.clone() });
-        let destination = Destination::One { plan: plan.clone(), outcome: sender };
+        let destination = Some(ForWhom::One { plan: plan.clone(), accounts, result });
         let (field, arguments) = (field.clone(), arguments.clone());
-        let pending =
-            Pending { outcome: receiver, waits: true, abandon_key: shared.abandon_key(), shared: shared.clone() };
-        let abandon_key = pending.abandon_key;
+        let abandon_key = shared.abandon_key();
+        let pending = Pending { result: receiver, waits: true, abandon_key, shared: shared.clone() };
         let (begun, shared) = (shared.metrics.clock.now(), shared.clone());
-        let finished = false;
-        (Call { field, event, arguments, watcher, abandon_key, turn, begun, shared, destination, finished }, pending)
+        (Call { field, event, arguments, watcher, abandon_key, turn, begun, shared, destination }, pending)
     }
 
     /// Whether nobody waits for it any more.
     pub fn is_abandoned(&self) -> bool {
         match &self.destination {
-            Destination::Class { class, .. } => class.state.lock().abandoned,
-            Destination::One { outcome, .. } => outcome.is_closed(),
+            Some(ForWhom::Class { class, .. }) => class.is_abandoned(),
+            Some(ForWhom::One { result, .. }) => result.is_closed(),
+            None => true,
         }
     }
 
-    /// What has to be read of the function's result: what those who wait for it have selected. `None`: nobody does any more.
-    pub fn reads(&self) -> Option<Arc<Reads>> {
-        match &self.destination {
-            Destination::Class { class, number } => class.reads(*number),
-            Destination::One { plan, .. } => Some(plan.reads.clone()),
+    /// The function has returned. What it gave is to be read for these; `reader` is told when one that may not be read yet may be.
+    pub fn returned(mut self, reader: &Weak<dyn Resume>) -> Returned {
+        self.end(Some(reader))
+    }
+
+    /// The function has raised, or is not waited for any more.
+    pub fn fail(mut self, error: GraphQLError) {
+        self.fail_all(error);
+    }
+
+    fn fail_all(&mut self, error: GraphQLError) {
+        let outcome = Err(Arc::new(error));
+        if !self.is_abandoned() {
+            self.shared.metrics.resolver_errors.inc();
         }
+        self.end(None).parts.into_iter().for_each(|part| part.deliver(&outcome));
     }
 
-    /// The outcome.
-    pub fn finish(mut self, outcome: Outcome) {
-        self.deliver(outcome);
-    }
-
-    fn deliver(&mut self, outcome: Outcome) {
-        self.finished = true;
+    fn end(&mut self, reader: Option<&Weak<dyn Resume>>) -> Returned {
         self.shared.metrics.resolved(&self.field.name, self.begun);
-        match &mut self.destination {
-            Destination::Class { class, number } => class.finish(*number, outcome),
-            Destination::One { outcome: sender, .. } => {
-                // A receiver that has gone does not want it any more.
-                let (unused, _) = tokio::sync::oneshot::channel();
-                let _ = std::mem::replace(sender, unused).send(outcome);
+        match self.destination.take() {
+            Some(ForWhom::Class { class, number }) => class.returned(number, reader),
+            Some(ForWhom::One { plan, accounts, result }) => {
+                let destination = Destination::One(result);
+                let position = Some(self.event.position);
+                Returned::one(Part::new(plan, position, destination, accounts, self.shared.clone()))
             }
+            None => Returned::default(),
         }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.finished {
-            let error = GraphQLError::new(code::INTERNAL_SERVER_ERROR, "Internal server error");
-            self.deliver(Err(Arc::new(error)));
+        if self.destination.is_some() {
+            self.fail_all(internal());
         }
     }
 }
 
-/// The outcome of a call that goes to one place. Whoever drops this does not want it any more.
+/// The result of a call that goes to one place. Whoever drops this does not want it any more.
 pub(super) struct Pending {
-    outcome: tokio::sync::oneshot::Receiver<Outcome>,
+    result: oneshot::Receiver<ProjectedResult>,
     waits: bool,
     abandon_key: u64,
     shared: Arc<Shared>,
 }
 
 impl Pending {
-    /// Waits for it. A call always finishes: where it is dropped, by an error.
-    pub(super) async fn outcome(mut self) -> Option<Outcome> {
-        let outcome = (&mut self.outcome).await;
+    /// Waits for it. A call always ends: where it is dropped, by an error.
+    pub(super) async fn result(mut self) -> Option<ProjectedResult> {
+        let result = (&mut self.result).await;
         self.waits = false;
-        outcome.ok()
+        result.ok()
     }
 }
 
@@ -160,48 +161,10 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if self.waits {
             // Closed first: where the call has not begun, it does not begin.
-            self.outcome.close();
+            self.result.close();
             self.shared.resolver.abandon(self.abandon_key);
         }
     }
-}
-
-/// What those who share a call have in common.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct ClassKey {
-    field: usize,
-    arguments: Arc<str>,
-    /// Viewer and selection, where the function takes `info`.
-    watcher: Option<(Arc<str>, Arc<str>)>,
-}
-
-impl ClassKey {
-    /// The key of an operation for a viewer, and what the function may know of who is watching.
-    pub fn of(operation: &Operation, viewer: &Arc<Viewer>) -> (Arc<ClassKey>, Option<Watcher>) {
-        let Operation { field, plan, arguments_key, .. } = operation;
-        let watcher = field.declaration.takes_info.then(|| Watcher { viewer: viewer.clone(), plan: plan.clone() });
-        let key = ClassKey {
-            field: field.index,
-            arguments: arguments_key.clone(),
-            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
-        };
-        (Arc::new(key), watcher)
-    }
-}
-
-/// Those who share the calls of one function.
-pub(crate) struct ResolveClass {
-    /// What they have in common.
-    pub key: Arc<ClassKey>,
-    field: Arc<Field>,
-    arguments: Arc<Value>,
-    watcher: Option<Watcher>,
-    abandon_key: u64,
-    /// For whom it waits: those who came first.
-    accounts: Accounts,
-    shared: Arc<Shared>,
-    me: Weak<ResolveClass>,
-    state: Mutex<State>,
 }
 
 /// What all classes of an engine share.
@@ -246,246 +209,6 @@ impl Shared {
     }
 }
 
-#[derive(Default)]
-struct State {
-    /// The number of the first slot; numbers go on by one.
-    first: u64,
-    slots: VecDeque<Slot>,
-    /// How many slots, from the first, have been started.
-    started: usize,
-    /// The bytes of the events that have not.
-    waiting_bytes: usize,
-    /// A turn was asked for.
-    is_queued: bool,
-    alarm: Option<Alarm>,
-    /// Everybody has left, for good: who comes next makes a new class.
-    abandoned: bool,
-}
-
-/// An event on its way through the class.
-struct Slot {
-    event: Arc<Event>,
-    /// Those who hear of it.
-    groups: Vec<Arc<Group>>,
-    outcome: Option<Outcome>,
-    /// Since when only a turn is missing.
-    asked: Option<Instant>,
-    _under_way: UnderWay,
-}
-
-impl ResolveClass {
-    /// A class that nothing waits in.
-    pub(super) fn new(
-        key: Arc<ClassKey>,
-        operation: &Operation,
-        watcher: Option<Watcher>,
-        accounts: Accounts,
-        shared: Arc<Shared>,
-    ) -> Arc<ResolveClass> {
-        let (field, arguments) = (operation.field.clone(), operation.arguments.clone());
-        let (abandon_key, state) = (shared.abandon_key(), Mutex::default());
-        Arc::new_cyclic(|me| {
-            let me = me.clone();
-            ResolveClass { key, field, arguments, watcher, abandon_key, accounts, shared, me, state }
-        })
-    }
-
-    /// Takes an event that these groups hear of, or drops it where too many wait.
-    pub(super) fn offer(self: &Arc<Self>, event: &Arc<Event>, groups: Vec<Arc<Group>>) {
-        let limits = &self.shared.limits;
-        let mut state = self.state.lock();
-        let waiting = state.slots.len() - state.started;
-        let starts_now = state.started < limits.resolver_concurrency;
-        let has_room =
-            waiting < limits.queue_messages && state.waiting_bytes + event.size <= limits.queue_bytes || waiting == 0;
-        if !starts_now && !has_room {
-            drop(state);
-            for group in groups {
-                group.each(Some(self), event, |_, mailbox| mailbox.lost(1, DropReason::Resolver));
-            }
-            return;
-        }
-        state.waiting_bytes += event.size;
-        let under_way = self.shared.calls.start();
-        let slot = Slot { event: event.clone(), groups, outcome: None, asked: None, _under_way: under_way };
-        state.slots.push_back(slot);
-        let calls = self.start(&mut state);
-        drop(state);
-        self.call(calls);
-    }
-
-    fn finish(self: &Arc<Self>, number: u64, outcome: Outcome) {
-        let mut state = self.state.lock();
-        let at = (number - state.first) as usize;
-        self.settle(&mut state, at, outcome);
-        let calls = self.start(&mut state);
-        drop(state);
-        self.call(calls);
-    }
-
-    /// The outcome of a slot; what can be delivered in the order of the events is.
-    fn settle(self: &Arc<Self>, state: &mut State, at: usize, outcome: Outcome) {
-        if outcome.is_err() && !state.abandoned {
-            self.shared.metrics.resolver_errors.inc();
-        }
-        state.slots[at].outcome = Some(outcome);
-        while state.slots.front().is_some_and(|slot| slot.outcome.is_some()) {
-            // Delivered under the lock: a later event of the class must not overtake.
-            if let Some(Slot { event, groups, outcome: Some(outcome), _under_way, .. }) = state.slots.pop_front() {
-                state.first += 1;
-                state.started -= 1;
-                let source = match &outcome {
-                    Ok(value) => Source::Read(value),
-                    Err(error) => Source::Failed(error),
-                };
-                let mut results = Results::new(&event, source, &self.shared);
-                for group in groups {
-                    group.deliver(Some(self), &event, &mut results);
-                }
-            }
-        }
-    }
-
-    /// Everybody has left: what waits is dropped, what runs is cancelled.
-    pub(super) fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.abandoned = true;
-        state.waiting_bytes = 0;
-        let started = state.started;
-        state.slots.truncate(started);
-        self.shared.timers.set(&mut state.alarm, None, Weak::<ResolveClass>::new());
-        drop(state);
-        if started > 0 {
-            self.shared.resolver.abandon(self.abandon_key);
-        }
-    }
-
-    /// Begins what may be begun, as far as it has turns; asks for one where it has none.
-    fn start(self: &Arc<Self>, state: &mut State) -> Vec<Call> {
-        let mut calls = Vec::new();
-        let kind = self.field.declaration.kind;
-        while !state.is_queued && self.has_next(state) {
-            let waiter = || {
-                let me: Weak<dyn Caller> = self.me.clone();
-                Waiter::Caller(me)
-            };
-            match self.shared.turns.ask(kind, &self.accounts, waiter) {
-                Some(turn) => calls.push(self.begin(state, turn)),
-                None => state.is_queued = true,
-            }
-        }
-        self.watch(state);
-        calls
-    }
-
-    fn has_next(&self, state: &State) -> bool {
-        state.started < self.shared.limits.resolver_concurrency && state.started < state.slots.len()
-    }
-
-    fn begin(self: &Arc<Self>, state: &mut State, turn: Turn) -> Call {
-        let (number, event) = self.take_next(state);
-        Call {
-            field: self.field.clone(),
-            event,
-            arguments: self.arguments.clone(),
-            watcher: self.watcher.clone(),
-            abandon_key: self.abandon_key,
-            turn: Some(turn),
-            begun: self.shared.metrics.clock.now(),
-            shared: self.shared.clone(),
-            destination: Destination::Class { class: self.clone(), number },
-            finished: false,
-        }
-    }
-
-    /// The next event that waits is on its way.
-    fn take_next(&self, state: &mut State) -> (u64, Arc<Event>) {
-        let number = state.first + state.started as u64;
-        let event = state.slots[state.started].event.clone();
-        state.waiting_bytes -= event.size;
-        state.started += 1;
-        (number, event)
-    }
-
-    /// How long an event may wait for a thread; others wait as long as it takes.
-    fn patience(&self) -> Option<Duration> {
-        let own = self.field.declaration.timeout.map(Duration::from_secs_f64);
-        (self.field.declaration.kind == Kind::Sync).then(|| own.unwrap_or(self.shared.limits.resolver_timeout))
-    }
-
-    /// Sets the alarm for the event that has waited longest for a thread.
-    fn watch(self: &Arc<Self>, state: &mut State) {
-        let Some(patience) = self.patience() else { return };
-        let now = self.shared.metrics.clock.now();
-        let (from, to) = (state.started, state.slots.len().min(self.shared.limits.resolver_concurrency));
-        for slot in state.slots.iter_mut().take(to).skip(from) {
-            slot.asked.get_or_insert(now);
-        }
-        let first = state.slots.get(from).and_then(|slot| slot.asked);
-        self.shared.timers.set(&mut state.alarm, first.map(|asked| asked + patience), self.me.clone());
-    }
-
-    /// The port is called without the lock: it may finish a call at once.
-    fn call(&self, calls: Vec<Call>) {
-        for call in calls {
-            self.shared.resolver.call(call);
-        }
-    }
-
-    fn reads(self: &Arc<Self>, number: u64) -> Option<Arc<Reads>> {
-        let (event, groups) = {
-            let state = self.state.lock();
-            let slot = &state.slots[(number - state.first) as usize];
-            (slot.event.clone(), slot.groups.clone())
-        };
-        let (mut plans, mut known) = (Vec::new(), FxHashSet::default());
-        for group in groups {
-            group.each_plan(Some(self), &event, |plan| {
-                if known.insert(Arc::as_ptr(plan)) {
-                    plans.push(plan.clone());
-                }
-            });
-        }
-        plans.split_first().map(|(first, others)| Reads::union(first, others))
-    }
-}
-
-impl Caller for ResolveClass {
-    fn granted(self: Arc<Self>, turn: Turn) -> Result<(), Turn> {
-        let mut state = self.state.lock();
-        state.is_queued = false;
-        if !self.has_next(&state) {
-            return Err(turn);
-        }
-        let mut calls = vec![self.begin(&mut state, turn)];
-        calls.extend(self.start(&mut state));
-        drop(state);
-        self.call(calls);
-        Ok(())
-    }
-}
-
-impl Timed for ResolveClass {
-    /// Who has waited too long for a thread is told so; the function is not called.
-    fn tick(&self, now: Instant) {
-        let (Some(this), Some(patience)) = (self.me.upgrade(), self.patience()) else { return };
-        let mut state = this.state.lock();
-        state.alarm = None;
-        let is_late = |state: &State| {
-            let asked = state.slots.get(state.started).and_then(|slot| slot.asked);
-            asked.is_some_and(|asked| asked + patience <= now)
-        };
-        while is_late(&state) {
-            let at = state.started;
-            this.take_next(&mut state);
-            this.settle(&mut state, at, Err(Arc::new(too_late())));
-        }
-        let calls = this.start(&mut state);
-        drop(state);
-        this.call(calls);
-    }
-}
-
 /// What is said where no thread was free in time.
 pub(super) fn too_late() -> GraphQLError {
     GraphQLError::new(code::TIMEOUT, "The function timed out")
@@ -524,10 +247,10 @@ impl Generation {
         !self.mailbox.is_over() && self.mailbox.has_room(self.shared.limits.queue_messages)
     }
 
-    /// One value that the generator yielded, read for this subscription's selection.
-    pub fn emit(&self, value: &Value) {
-        let result = group::result(&self.watcher.plan, Source::Read(value), None, &self.shared);
-        result.push_paced_to(&self.mailbox, &self.shared.metrics);
+    /// The generator has yielded something that is to be read for this subscription.
+    pub fn yielded(self: &Arc<Self>) -> Returned {
+        let (plan, destination) = (self.watcher.plan.clone(), Destination::Generation(self.clone()));
+        Returned::one(Part::new(plan, None, destination, Accounts::default(), self.shared.clone()))
     }
 
     /// It ended by itself, or raised.

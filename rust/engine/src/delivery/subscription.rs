@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::class::{ClassKey, ResolveClass};
 use super::dispatcher::Dispatcher;
 use super::group::Group;
 use super::mailbox::{End, Mailbox};
 use super::past::Reader;
-use super::resolver::{ClassKey, Generation, ResolveClass};
+use super::resolver::Generation;
 use super::topics::Channel;
 use crate::accounts::{Accounts, Shares};
 use crate::admission::Admission;

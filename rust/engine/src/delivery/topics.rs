@@ -8,9 +8,10 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::class::{ClassKey, ResolveClass};
 use super::group::{Group, Results};
 use super::past::Past;
-use super::resolver::{ClassKey, ResolveClass, Shared};
+use super::resolver::Shared;
 use super::shelf::Shelf;
 use crate::bus::{EventBus, Watched};
 use crate::event::{Audience, Event, Offset};

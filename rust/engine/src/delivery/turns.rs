@@ -1,6 +1,7 @@
 //! Turns: who may call a function next, where more want to than may at once.
 //!
-//! The process runs `max_calls` calls at most, and of functions in threads as many as there are threads. What waits, waits here: tenants take
+//! The process runs `max_calls` calls at most, readings that wait for something counted with them, which take half of the places at most; and of
+//! functions in threads as many as there are threads. What waits, waits here: tenants take
 //! turns, within a tenant its users, and within a user those who asked first. So an account with a thousand argument sets waits for
 //! itself, and another account for one call of his.
 
@@ -15,28 +16,47 @@ use crate::accounts::{Account, Accounts};
 use crate::graphql::Kind;
 use crate::limits::Limits;
 
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A function on the loop.
+    Loop,
+    /// A function in a thread.
+    Thread,
+    /// A reading that waits for awaitables.
+    Reading,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 3] = [Purpose::Loop, Purpose::Thread, Purpose::Reading];
+
+    /// A call's.
+    pub(super) fn of(kind: Kind) -> Purpose {
+        if kind == Kind::Sync { Purpose::Thread } else { Purpose::Loop }
+    }
+}
+
 /// The turns of one run.
 pub(crate) struct Turns {
     max_calls: usize,
-    max_threads: usize,
+    /// How many of these, by purpose.
+    most: [usize; 3],
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    calls: usize,
-    threads: usize,
-    /// Those who wait for a thread, and all others.
-    for_threads: Line,
-    for_the_loop: Line,
+    /// How many places are taken, by purpose, and who waits for one.
+    taken: [usize; 3],
+    lines: [Line; 3],
     /// Whose line is asked first.
-    threads_first: bool,
+    next: usize,
 }
 
 /// A place among the calls that run, until it is dropped.
 pub struct Turn {
     turns: Arc<Turns>,
-    in_thread: bool,
+    purpose: Purpose,
     is_used: bool,
 }
 
@@ -68,85 +88,74 @@ impl Waiter {
 impl Turns {
     pub(super) fn new(limits: &Limits) -> Arc<Turns> {
         let (max_calls, max_threads) = (limits.max_calls, limits.resolver_threads);
-        Arc::new(Turns { max_calls, max_threads, state: Mutex::default() })
+        let most = [max_calls, max_threads, (max_calls / 2).max(1)];
+        Arc::new(Turns { max_calls, most, state: Mutex::default() })
     }
 
     /// A turn, where one is free and nobody waits for it; else `waiter` is told when it is its turn.
     pub(super) fn ask(
         self: &Arc<Self>,
-        kind: Kind,
+        purpose: Purpose,
         accounts: &Accounts,
         waiter: impl FnOnce() -> Waiter,
     ) -> Option<Turn> {
-        let in_thread = kind == Kind::Sync;
         let mut state = self.state.lock();
-        let line = if in_thread { &state.for_threads } else { &state.for_the_loop };
-        if line.is_empty() && self.has_room(&state, in_thread) {
-            state.count(in_thread, true);
-            return Some(Turn { turns: self.clone(), in_thread, is_used: true });
+        if state.lines[purpose as usize].is_empty() && self.has_room(&state, purpose) {
+            state.taken[purpose as usize] += 1;
+            return Some(Turn { turns: self.clone(), purpose, is_used: true });
         }
-        let line = if in_thread { &mut state.for_threads } else { &mut state.for_the_loop };
-        line.push(accounts, waiter());
+        state.lines[purpose as usize].push(accounts, waiter());
         None
     }
 
     /// Waits for a turn.
-    pub(super) async fn wait(self: &Arc<Self>, kind: Kind, accounts: &Accounts) -> Option<Turn> {
+    pub(super) async fn wait(self: &Arc<Self>, purpose: Purpose, accounts: &Accounts) -> Option<Turn> {
         let (sender, receiver) = oneshot::channel();
-        match self.ask(kind, accounts, || Waiter::One(sender)) {
+        match self.ask(purpose, accounts, || Waiter::One(sender)) {
             Some(turn) => Some(turn),
             None => receiver.await.ok(),
         }
     }
 
-    fn has_room(&self, state: &State, in_thread: bool) -> bool {
-        state.calls < self.max_calls && (!in_thread || state.threads < self.max_threads)
+    fn has_room(&self, state: &State, purpose: Purpose) -> bool {
+        state.taken.iter().sum::<usize>() < self.max_calls
+            && state.taken[purpose as usize] < self.most[purpose as usize]
     }
 
     /// A turn is over: whoever waits and may begin does.
-    fn ended(self: &Arc<Self>, in_thread: bool) {
+    fn ended(self: &Arc<Self>, purpose: Purpose) {
         let mut state = self.state.lock();
-        state.count(in_thread, false);
-        while let Some((in_thread, waiter)) = self.pop(&mut state) {
-            state.count(in_thread, true);
+        state.taken[purpose as usize] -= 1;
+        while let Some((purpose, waiter)) = self.pop(&mut state) {
+            state.taken[purpose as usize] += 1;
             drop(state);
             // Without the lock: it takes locks of its own.
-            let returned = waiter.take(Turn { turns: self.clone(), in_thread, is_used: true });
+            let returned = waiter.take(Turn { turns: self.clone(), purpose, is_used: true });
             state = self.state.lock();
             if let Err(mut turn) = returned {
                 turn.is_used = false;
-                state.count(in_thread, false);
+                state.taken[purpose as usize] -= 1;
             }
         }
     }
 
-    fn pop(&self, state: &mut State) -> Option<(bool, Waiter)> {
-        state.threads_first = !state.threads_first;
-        let first = state.threads_first;
-        [first, !first].into_iter().find_map(|in_thread| {
-            if !self.has_room(state, in_thread) {
+    fn pop(&self, state: &mut State) -> Option<(Purpose, Waiter)> {
+        state.next += 1;
+        let first = state.next;
+        (first..first + Purpose::ALL.len()).find_map(|at| {
+            let purpose = Purpose::ALL[at % Purpose::ALL.len()];
+            if !self.has_room(state, purpose) {
                 return None;
             }
-            let line = if in_thread { &mut state.for_threads } else { &mut state.for_the_loop };
-            Some((in_thread, line.pop()?))
+            Some((purpose, state.lines[purpose as usize].pop()?))
         })
-    }
-}
-
-impl State {
-    fn count(&mut self, in_thread: bool, begins: bool) {
-        let change = |count: &mut usize| *count = if begins { *count + 1 } else { *count - 1 };
-        change(&mut self.calls);
-        if in_thread {
-            change(&mut self.threads);
-        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.is_used {
-            self.turns.ended(self.in_thread);
+            self.turns.ended(self.purpose);
         }
     }
 }

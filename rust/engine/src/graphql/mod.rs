@@ -26,6 +26,7 @@ mod scalar;
 mod schema;
 mod sdl;
 mod shown;
+mod tree;
 
 pub use coerce::variables as coerce_variables;
 pub use field::{Declaration, Field, Kind};
@@ -36,3 +37,4 @@ pub use project::{Source, TooLarge, project};
 pub use reads::{ReadField, ReadObject, ReadType, Reads};
 pub use schema::{Schema, SchemaInput};
 pub use sdl::SchemaError;
+pub use tree::{Found, Full, Host, Manners, Room, Stop, Tree, Walk};

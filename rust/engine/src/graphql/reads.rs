@@ -1,4 +1,4 @@
-//! What has to be read of a function's result: the slots that the plans of those who share a call need together.
+//! What has to be read of a function's result for a plan: each slot once, whatever the number of aliases.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::plan::{Key, Leaf, Plan, PlannedField, PlannedType, Selection, Shape};
+use super::plan::{Key, Leaf, PlannedField, PlannedType, Selection, Shape};
 
 /// What has to be read of a function's result: a tree of values whose objects are keyed by slot (and have `__typename`
 /// where the type is an interface or a union).
@@ -48,21 +48,23 @@ pub struct ReadField {
 }
 
 impl Reads {
-    /// What plans of one field that wait for the same call need together.
-    pub fn union(first: &Arc<Plan>, others: &[Arc<Plan>]) -> Arc<Reads> {
-        if others.iter().all(|other| Arc::ptr_eq(first, other)) {
-            return Arc::clone(&first.reads);
-        }
-        let types: Vec<_> = std::iter::once(first).chain(others).map(|plan| &plan.root.ty).collect();
-        Arc::new(Reads::of(&types))
-    }
-
     pub(super) fn of(types: &[&PlannedType]) -> Reads {
         Reads { ty: Merge::default().ty(types) }
     }
 }
 
 impl ReadType {
+    /// The fields to read of an object: of this type, where it may be one of several.
+    pub(super) fn object(&self, type_name: Option<&str>) -> Option<&ReadObject> {
+        match self {
+            ReadType::Object(object) => Some(object),
+            ReadType::Abstract(objects) => {
+                objects.iter().find(|object| Some(&*object.type_name) == type_name).map(|object| &**object)
+            }
+            ReadType::Leaf(_) | ReadType::List(_) => None,
+        }
+    }
+
     /// The objects at the bottom of it.
     pub(super) fn objects(&self) -> Vec<&Arc<ReadObject>> {
         match self {

@@ -12,7 +12,7 @@ pub(crate) fn limits() -> Limits {
         "connection_init_timeout": 60, "ping_interval": 60, "pong_timeout": 60, "subscribes_per_second": null,
         "burst": 100, "events_per_second_per_subscription": null, "events_per_second_per_user": null,
         "max_event_bytes": 65536, "queue_messages": 100, "queue_bytes": 65536, "connection_queue_bytes": 65536,
-        "overflow": "disconnect", "max_result_bytes": 65536, "resolver_concurrency": 1, "max_calls": 1000, "resolver_threads": 1,
+        "overflow": "disconnect", "max_result_bytes": 65536, "max_result_nodes": 100000, "resolver_concurrency": 1, "max_calls": 1000, "resolver_threads": 1,
         "drain_timeout": 5, "resolver_timeout": 10,
     }))
     .unwrap()

@@ -56,7 +56,7 @@ const LIMITS: &str = r#"{
     "max_message_bytes": 1, "max_query_bytes": 65536, "max_query_tokens": 2000, "max_query_depth": 20, "max_query_fields": 1000,
     "max_query_aliases": 30, "connection_init_timeout": 1, "ping_interval": 1, "pong_timeout": 1, "subscribes_per_second": null,
     "burst": 1, "events_per_second_per_subscription": null, "events_per_second_per_user": null, "max_event_bytes": 1,
-    "queue_messages": 1, "queue_bytes": 1, "connection_queue_bytes": 1, "overflow": "disconnect", "max_result_bytes": 4194304,
+    "queue_messages": 1, "queue_bytes": 1, "connection_queue_bytes": 1, "overflow": "disconnect", "max_result_bytes": 4194304, "max_result_nodes": 100000,
     "resolver_concurrency": 1, "max_calls": 1000, "resolver_threads": 1, "drain_timeout": 1, "resolver_timeout": 1}"#;
 
 const RESULT: &str = r#"{"id": 1, "status": "PAID", "total": 9.5, "at": "2026-01-01T00:00:00Z", "extra": {"a": [1, null]}, "rows": [[1, null], []],

@@ -8,7 +8,7 @@ pub(crate) fn limits() -> Limits {
         "max_query_depth": 20, "max_query_fields": 1000, "max_query_aliases": 30, "connection_init_timeout": 10, "ping_interval": 25,
         "pong_timeout": 10, "subscribes_per_second": 50, "burst": 200, "events_per_second_per_subscription": null,
         "events_per_second_per_user": null, "max_event_bytes": 1048576, "queue_messages": 1024, "queue_bytes": 1048576,
-        "connection_queue_bytes": 4194304, "overflow": "disconnect", "max_result_bytes": 4194304, "resolver_concurrency": 16, "max_calls": 1000,
+        "connection_queue_bytes": 4194304, "overflow": "disconnect", "max_result_bytes": 4194304, "max_result_nodes": 100000, "resolver_concurrency": 16, "max_calls": 1000,
         "resolver_threads": 32, "drain_timeout": 5, "resolver_timeout": 10}"#,
     )
     .expect("limits")

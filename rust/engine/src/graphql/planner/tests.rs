@@ -1,6 +1,6 @@
 use super::*;
 use crate::graphql::field::Declaration;
-use crate::graphql::reads::{ReadField, ReadObject, ReadType, Reads};
+use crate::graphql::reads::{ReadField, ReadObject, ReadType};
 use crate::graphql::schema::SchemaInput;
 use crate::security::fields::refusal;
 use crate::viewer::Viewer;
@@ -159,19 +159,6 @@ fn arguments_below_the_root_are_coerced_and_part_of_the_slot() {
 }
 
 #[test]
-fn plans_that_wait_for_one_call_read_together() {
-    let schema = schema(&[("User.email", &[&["read"]])]);
-    let plan = |fields: &str, held: &[&str]| {
-        build(&schema, &format!("subscription {{ node {{ {fields} }} }}"), "{}", held).unwrap()
-    };
-    let (a, b) =
-        (plan("owner { id email } kids { id }", &[]), plan("owner { email } kids { owner { name } } id", &["read"]));
-    assert!(Arc::ptr_eq(&Reads::union(&a, &[Arc::clone(&a)]), &a.reads));
-    let fields = "{owner{id email} kids[Customer{id owner{name}}|Order{id owner{name}}] id}";
-    assert_eq!(names(&Reads::union(&a, &[b]).ty), format!("Customer{fields}|Order{fields}"));
-}
-
-#[test]
 fn a_guard_holds_wherever_its_field_is_reached() {
     let refused = |guarded: &[(&str, &[&[&str]])], query: &str, held: &[&str]| {
         matches!(build(&schema(guarded), query, "{}", held), Err(Rejection::Forbidden(_)))
@@ -220,8 +207,6 @@ fn a_guarded_type_is_masked_where_it_may_stand() {
     let seen = plan("node { id __typename ... on Secret { own } }", &["see"]).unwrap();
     assert_eq!(names(&seen.reads.ty), "Plain{id}|Secret{id}");
     assert_eq!(seen.masked.join(" "), "Secret.own");
-    // Together they read what one of them may see.
-    assert_eq!(names(&Reads::union(&masked, &[seen]).ty), "Plain{id}|Secret{id}");
     // Where a field gives nothing else it is masked as a whole, wherever it stands in the document.
     let query = "plain { x: secret { id } ...F found { ... on Node { id } ... on Secret { secret { id } } } } }
         fragment F on Node { ... { y: secret { own } } id";

@@ -47,7 +47,7 @@ BINDINGS = {
     "read": "convert functions",
     "calls": "runtime wake convert functions read",
     "publishing": "runtime convert errors bus run",
-    "socket": "wake convert viewer run",
+    "socket": "runtime wake convert viewer run",
     "stream": "runtime wake errors run",
     "core": "runtime wake functions convert errors viewer trail bus run calls publishing socket stream",
 }
@@ -63,6 +63,7 @@ CIRCLES = {
 # Who hashes without a seed, and by which keys: addresses, our own numbers, or names of the schema and its author.
 UNSEEDED = {
     "accounts/revocation": "numbers",
+    "accounts/weights": "addresses",
     "delivery/group": "addresses",
     "delivery/resolver": "addresses",
     "delivery/topics": "addresses",

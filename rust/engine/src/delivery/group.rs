@@ -325,5 +325,6 @@ pub(super) fn result(plan: &Plan, source: Source<'_>, position: Option<Position>
         let error = GraphQLError::new(code::RESULT_TOO_LARGE, "Result too large");
         format!("{{\"data\":null,\"errors\":{}}}", errors_json(&[error]))
     });
-    ProjectedResult { body: Arc::new(Body { json, position, made: shared.metrics.clock.now() }), too_large }
+    let body = Body::new(json, position, shared.metrics.clock.now()).weighed(&shared.weights);
+    ProjectedResult { body: Arc::new(body), too_large }
 }

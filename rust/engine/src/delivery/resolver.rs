@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::group::{self, Group, Results};
 use super::mailbox::{End, Mailbox};
 use super::turns::{Caller, Turn, Turns, Waiter};
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Weights};
 use crate::error::{GraphQLError, code};
 use crate::event::Event;
 use crate::graphql::{Field, Kind, Operation, Plan, Reads, Source};
@@ -183,7 +183,7 @@ impl ClassKey {
         let key = ClassKey {
             field: field.index,
             arguments: arguments_key.clone(),
-            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
+            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selected.join(",").into())),
         };
         (Arc::new(key), watcher)
     }
@@ -216,6 +216,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// What an operator is told of single events.
     pub told: Arc<Told>,
+    /// What memory is taken.
+    pub weights: Arc<Weights>,
     /// Calls under way, for draining.
     pub calls: Arc<Tasks>,
     /// Who may begin one.
@@ -234,10 +236,11 @@ impl Shared {
         limits_events: bool,
         metrics: Arc<Metrics>,
         told: Arc<Told>,
+        weights: Arc<Weights>,
         timers: Arc<Timers>,
     ) -> Shared {
         let (calls, turns, abandon_keys) = (Arc::default(), Turns::new(&limits), AtomicU64::default());
-        Shared { resolver, limits, limits_events, metrics, told, calls, turns, timers, abandon_keys }
+        Shared { resolver, limits, limits_events, metrics, told, weights, calls, turns, timers, abandon_keys }
     }
 
     /// A key that nothing else is abandoned by.

@@ -6,16 +6,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use apollo_compiler::collections::HashMap as ApolloMap;
-use apollo_compiler::schema::{ExtendedType, Implementers, InputValueDefinition};
+use apollo_compiler::schema::{ExtendedType, FieldDefinition, Implementers, InputValueDefinition};
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Deserialize;
 
 use super::coerce;
 use super::field::{Declaration, Field};
 use super::names::{camel_case, snake_case};
+use super::plan::Key;
 use super::sdl::{self, SchemaError};
 use crate::predicate::Predicate;
 use crate::security::fields::Guard;
@@ -59,6 +61,8 @@ pub struct Schema {
     /// Of every input object, in the order of its definition.
     inputs: FxHashMap<Name, Box<[InputField]>>,
     pub(super) root: Name,
+    /// Of fields that somebody has selected, by coordinate.
+    planned: Mutex<FxHashMap<Arc<str>, Arc<Key>>>,
 }
 
 /// What coercing an input object asks of each of its fields, looked up once for all values.
@@ -86,6 +90,7 @@ impl Schema {
             defaults: FxHashMap::default(),
             inputs: FxHashMap::default(),
             root,
+            planned: Mutex::default(),
         };
         schema.fill_inputs();
         schema.fill_defaults()?;
@@ -132,6 +137,30 @@ impl Schema {
             Some(name) => Cow::Borrowed(name),
             None => Cow::Owned(snake_case(coordinate.rsplit('.').next().unwrap_or(coordinate))),
         }
+    }
+
+    /// The coordinate of a field, and where its value is found without arguments: one of each for all plans.
+    pub(super) fn planned(&self, coordinate: &str, name: &str) -> (Arc<str>, Arc<Key>) {
+        let mut planned = self.planned.lock();
+        if let Some((coordinate, key)) = planned.get_key_value(coordinate) {
+            return (coordinate.clone(), key.clone());
+        }
+        let (slot, python_name, arguments) = (name.into(), (&*self.python_name(coordinate)).into(), None);
+        let key = Arc::new(Key { slot, python_name, graphql_name: name.into(), arguments });
+        let coordinate: Arc<str> = coordinate.into();
+        planned.insert(coordinate.clone(), key.clone());
+        (coordinate, key)
+    }
+
+    /// Whether the arguments of two fields are coerced alike.
+    pub(super) fn takes_alike(&self, one: (&str, &FieldDefinition), other: (&str, &FieldDefinition)) -> bool {
+        let ((place, one), (elsewhere, other)) = (one, other);
+        let is_alike = |(one, other): (&Node<InputValueDefinition>, &Node<InputValueDefinition>)| {
+            let at = [place, elsewhere].map(|place| format!("{place}.{}", one.name));
+            let [python, others] = [&at[0], &at[1]].map(|at| self.python_name(at));
+            (&one.name, &one.ty, python, self.default(&at[0])) == (&other.name, &other.ty, others, self.default(&at[1]))
+        };
+        one.arguments.len() == other.arguments.len() && one.arguments.iter().zip(&other.arguments).all(is_alike)
     }
 
     /// What a field of an object type asks of its viewers. Included is what its interfaces, its function and the type that

@@ -120,7 +120,10 @@ class SubscriptionApp:
         try:
             await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
             while (message := await receive())["type"] != "websocket.disconnect":
-                question = _receive(socket, message.get("text"))
+                text = message.get("text")
+                if (turn := socket.arrives(text)) is not None:
+                    await turn  # nothing more is read meanwhile
+                question = _receive(socket, text)
                 if question is not None:
                     if authenticating is not None:  # a refresh that was given up
                         authenticating.cancel()

@@ -29,6 +29,18 @@ class Limits:
         max_query_depth: Its depth; the root field has depth 1.
         max_query_fields: Its fields, counted as if fragments were inlined.
         max_query_aliases: Its aliases, counted likewise.
+        max_argument_bytes: Its coerced variables, and its coerced arguments, as JSON; `LIMIT_EXCEEDED`, as with the
+            next three.
+        max_subscription_bytes: Memory that one subscription keeps: arguments, condition and compiled selection.
+        max_connection_state_bytes: What all subscriptions of a connection keep; an equal selection counts once.
+        max_user_bytes: Memory that one user holds over all connections: what waits to be read, what subscriptions keep,
+            what came in. A further message is that subscription's `overflow`, a further subscribe is refused.
+        max_process_bytes: Memory that all hold together. Beyond it the user who holds most loses the connection that
+            holds most (1013).
+        messages_per_second: Messages that one user sends, over all connections. Beyond `message_burst` and this rate
+            they wait, and nothing more is read; none is lost.
+        message_burst: How many messages may come at once.
+        bytes_per_second: The same for their bytes; four seconds' worth may come at once.
         connection_init_timeout: From accept to ack, the `auth_handler` included; then 4408.
         ping_interval: How often a client is pinged.
         pong_timeout: How long its pong may take; then 4408.
@@ -71,6 +83,14 @@ class Limits:
     max_query_depth: int = 20
     max_query_fields: int = 1_000
     max_query_aliases: int = 30
+    max_argument_bytes: int = 262_144
+    max_subscription_bytes: int = 1_048_576
+    max_connection_state_bytes: int = 8_388_608
+    max_user_bytes: int = 67_108_864
+    max_process_bytes: int = 1_073_741_824
+    messages_per_second: float | None = 100.0
+    message_burst: int = 1_000
+    bytes_per_second: float | None = 262_144.0
     connection_init_timeout: float = 10.0
     ping_interval: float = 25.0
     pong_timeout: float = 10.0

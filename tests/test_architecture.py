@@ -48,7 +48,7 @@ BINDINGS = {
     "reading": "wake functions read",
     "calls": "runtime wake convert functions reading",
     "publishing": "runtime convert errors bus run",
-    "socket": "wake convert viewer run",
+    "socket": "runtime wake convert viewer run",
     "stream": "runtime wake errors run",
     "core": "runtime wake functions convert errors viewer trail bus run calls publishing socket stream",
 }
@@ -64,6 +64,7 @@ CIRCLES = {
 # Who hashes without a seed, and by which keys: addresses, our own numbers, or names of the schema and its author.
 UNSEEDED = {
     "accounts/revocation": "numbers",
+    "accounts/weights": "addresses",
     "delivery/class": "addresses",
     "delivery/group": "addresses",
     "delivery/topics": "addresses",

@@ -611,6 +611,7 @@ async def test_health():
 ENDS = ("complete", "client", "disconnect", "expired", "revoked", "slow", "error", "drained")
 REASONS = {"overflow", "rate", "resolver", "result", "drain"}
 MODULES = {"rows", "tenant", "fields", "sources", "scope"}
+MEMORY = {"queues", "state", "inbound", "past"}
 
 
 async def test_metrics():
@@ -637,6 +638,7 @@ async def test_metrics():
             "bus_skipped": 0,
             "queued_messages": 0,
             "queued_bytes": 0,
+            "memory_bytes": dict.fromkeys(MEMORY, 0),
             "subscriptions_ended": dict.fromkeys(ENDS, 0),
         }
         async with manager.subscribe(ORDERS) as first, manager.subscribe("subscription { fails }") as second:
@@ -660,7 +662,9 @@ async def test_prometheus():
     histograms = {name: value for name, value in samples.items() if "_seconds_" in name}
     for name in ("publish_to_enqueue", "queue_wait"):
         assert histograms[f"fraiseql_subs_{name}_seconds_count"] == "1"
+    assert int(samples.pop('fraiseql_subs_memory_bytes{kind="state"}')) > 0
     assert {name: value for name, value in samples.items() if name not in histograms} == {
+        **{f'fraiseql_subs_memory_bytes{{kind="{kind}"}}': "0" for kind in MEMORY - {"state"}},
         "fraiseql_subs_queued_messages": "0",
         "fraiseql_subs_queued_bytes": "0",
         **{f'fraiseql_subs_subscriptions_ended_total{{reason="{reason}"}}': "0" for reason in ENDS},
@@ -679,7 +683,7 @@ async def test_prometheus():
     }
     types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
     names = ("connections", "subscriptions", "queued_messages", "queued_bytes", "bus_connected", "bus_lag_seconds")
-    levels = {f"fraiseql_subs_{name}" for name in names}
+    levels = {f"fraiseql_subs_{name}" for name in (*names, "memory_bytes")}
     assert {name for name, kind in types.items() if kind == "gauge"} == levels
     assert all(name.endswith("_seconds") for name, kind in types.items() if kind == "histogram")
 
@@ -703,6 +707,7 @@ async def test_prometheus_knows_the_type_of_each_figure_and_the_field_of_each_ca
             "subscriptions",
             "queued_messages",
             "queued_bytes",
+            "memory_bytes",
             "bus_connected",
             "bus_lag_seconds",
         ],

@@ -28,7 +28,13 @@ from .support import entered, nonzero, one, soon, take
 
 pytestmark = pytest.mark.timeout(180)
 
-LIMITS = Limits(queue_messages=100_000, subscribes_per_second=None)
+LIMITS = Limits(
+    queue_messages=100_000,
+    subscribes_per_second=None,
+    max_argument_bytes=10_000_000,
+    max_subscription_bytes=100_000_000,
+    max_connection_state_bytes=100_000_000,
+)
 
 
 def manager_of(*fields: Any, history: int = 0) -> SubscriptionManager:

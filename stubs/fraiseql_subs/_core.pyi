@@ -227,6 +227,9 @@ class Socket:
     def id(self) -> str:
         """The connection's id."""
 
+    def arrives(self, text: str | None) -> Future[None] | None:
+        """A frame was read; where it came too fast, what to wait for before it is handed in."""
+
     def receive(self, text: str | None) -> tuple[int, dict[str, Any]] | None:
         """Takes a text frame, `None` for a binary one.
 

@@ -123,7 +123,7 @@ fn push_and_take(mut counter: Counter) {
     let mailbox =
         Mailbox::new("1".into(), false, Overflow::Disconnect, None, outbox.clone(), Arc::new(Metrics::default()));
     for _ in counter.rounds() {
-        let mut body = Some(Arc::new(Body { json: "{}".repeat(100), position: None, made: Instant::now() }));
+        let mut body = Some(Arc::new(Body::new("{}".repeat(100), None, Instant::now())));
         let mut taken = None;
         counter.count(&mut || {
             mailbox.push(body.take().unwrap());
@@ -196,8 +196,8 @@ fn coerce_variables(mut counter: Counter) {
     let filter = json!({ "statuses": ["OPEN", "PAID"], "minTotal": 10, "customer": { "id": 7, "name": "Ada" } });
     let given = value(&json!({ "filter": filter, "first": 50 }));
     for _ in counter.rounds() {
-        let mut coerced = None;
-        counter.count(&mut || coerced = Some(graphql::coerce_variables(&schema, operation, &document, &given)));
+        let (mut coerced, room) = (None, graphql::Room::new(usize::MAX));
+        counter.count(&mut || coerced = Some(graphql::coerce_variables(&schema, operation, &document, &given, &room)));
         assert_eq!(coerced.unwrap().unwrap().len(), 2);
     }
 }

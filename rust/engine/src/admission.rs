@@ -102,7 +102,7 @@ impl Gate {
             return Err(refusal.into());
         }
         let field = asked.field.clone();
-        let coerced = asked.coerce(request)?;
+        let coerced = asked.coerce(request, self.documents.limits())?;
         for rule in &field.scope {
             if !rule.decide(&coerced.arguments, viewer).is_allowed() {
                 return Err(Refusal::by(Module::Scope, rule.describe(&coerced.arguments, viewer)).into());
@@ -116,7 +116,7 @@ impl Gate {
         if field.declaration.kind == Kind::Generator && viewer.sources.is_some() {
             return no_source("the viewer is limited to sources, and nobody can tell those of a generator");
         }
-        let operation = coerced.plan(viewer)?;
+        let operation = coerced.plan(viewer, self.documents.limits())?;
         let bind = |predicate: &Option<Predicate>| Some(predicate.as_ref()?.bind(&operation.arguments, viewer));
         let (where_, rows) = (bind(&field.where_), bind(&field.rows));
         let condition = Condition::new(field.index, field.declaration.event_types.as_deref(), sources, where_, rows);
@@ -163,6 +163,18 @@ impl Admission {
         } else {
             self.condition.judge(event)
         }
+    }
+
+    /// The memory that is kept of it, its plan apart. Whoever reads the past first keeps all of it.
+    pub(crate) fn size(&self, is_late: bool) -> usize {
+        let Operation { field, arguments, arguments_key, variables, channel, .. } = &self.operation;
+        let variables = || variables.iter().map(|(name, value)| name.len() + value.size()).sum::<usize>();
+        let given = match field.declaration.kind {
+            Kind::Passthrough if !is_late => 0,
+            Kind::Generator => arguments.size() + variables(),
+            _ => arguments.size() + arguments_key.len() + if is_late { variables() } else { 0 },
+        };
+        given + channel.len() + self.condition.memory()
     }
 
     /// The same for an index, which finds more than one verdict.

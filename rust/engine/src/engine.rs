@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::accounts::{EventRate, Reached, Seat};
-use crate::admission::Admitted;
+use crate::accounts::{EventRate, Kept, Reached, Seat};
+use crate::admission::{Admission, Admitted};
 use crate::bus::{Published, Watched};
 use crate::delivery::{
     Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Shared, Subscription, Ticket,
@@ -109,7 +109,8 @@ impl Engine {
     ) -> Arc<Engine> {
         let (limits, metrics) = (parts.limits.clone(), parts.metrics.clone());
         let limits_events = limits.limit_events() || parts.gate.documents.limit_events();
-        let shared = Shared::new(resolver, limits, limits_events, metrics, parts.told.clone(), timers);
+        let (told, weights) = (parts.told.clone(), parts.quotas.weights.clone());
+        let shared = Shared::new(resolver, limits, limits_events, metrics, told, weights, timers);
         let dispatcher = Dispatcher::new(parts.bus.clone(), shared, runtime);
         Arc::new(Engine { parts, dispatcher, phase: Mutex::new(Phase::Starting) })
     }
@@ -222,6 +223,7 @@ impl Engine {
             Admitted::Subscription(admission) => admission,
         };
         let from = self.resume_from(start.resume)?;
+        let kept = self.keep(&admission, from.is_some(), start.outbox)?;
         let declaration = &admission.operation.field.declaration;
         let is_generator = declaration.kind == Kind::Generator;
         let overflow = declaration.overflow.unwrap_or(limits.overflow);
@@ -234,7 +236,7 @@ impl Engine {
             mailbox: Mailbox::new(start.id.clone(), event_ids, overflow, rate, outbox, metrics.clone()),
             dispatcher: self.dispatcher.clone(),
             place: Mutex::default(),
-            held: Mutex::new(Some((counted, shares))),
+            held: Mutex::new(Some((counted, shares, kept))),
         });
         if is_generator {
             self.generate(&subscription, admission.operation, start);
@@ -259,6 +261,25 @@ impl Engine {
                 Err(rejection)
             }
         }
+    }
+
+    /// Charges what a subscription keeps, where that is not too much.
+    fn keep(&self, admission: &Admission, is_late: bool, outbox: &Outbox) -> Result<Kept, Rejection> {
+        let (limits, load, plan) = (&self.parts.limits, outbox.load(), &admission.operation.plan);
+        let refuse = |reason| Err(Rejection::Limited(code::LIMIT_EXCEEDED, reason));
+        let own = admission.size(is_late);
+        if own + plan.memory() > limits.max_subscription_bytes {
+            return refuse("max_subscription_bytes is reached");
+        }
+        // Asked when it is charged, so that many at once are not more than one after the other.
+        let kept = load.keep(own, plan.clone(), plan.memory());
+        if load.state() > limits.max_connection_state_bytes {
+            return refuse("max_connection_state_bytes is reached");
+        }
+        if load.account.is_over() {
+            return refuse("max_user_bytes is reached");
+        }
+        Ok(kept)
     }
 
     /// The position that a resume begins after. A token of another epoch costs no question to the bus.

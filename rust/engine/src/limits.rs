@@ -37,6 +37,14 @@ pub struct Limits {
     pub max_query_depth: usize,
     pub max_query_fields: usize,
     pub max_query_aliases: usize,
+    pub max_argument_bytes: usize,
+    pub max_subscription_bytes: usize,
+    pub max_connection_state_bytes: usize,
+    pub max_user_bytes: usize,
+    pub max_process_bytes: usize,
+    pub messages_per_second: Option<f64>,
+    pub message_burst: usize,
+    pub bytes_per_second: Option<f64>,
     #[serde(deserialize_with = "seconds")]
     pub connection_init_timeout: Duration,
     #[serde(deserialize_with = "seconds")]

@@ -14,7 +14,9 @@ use fraiseql_subs_engine::clock::Clock;
 use fraiseql_subs_engine::delivery::{self, Call, Generation, Notify, Reading, Resolver};
 use fraiseql_subs_engine::engine::Resume;
 use fraiseql_subs_engine::event::{Audience, Event, Position};
-use fraiseql_subs_engine::graphql::{Found, Host, ReadField, ReadObject, ReadType, Request, Room, Schema, SchemaInput};
+use fraiseql_subs_engine::graphql::{
+    Budget, Found, Host, ReadField, ReadObject, ReadType, Request, Schema, SchemaInput,
+};
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
@@ -74,7 +76,7 @@ impl Host for Leaves {
         object.clone()
     }
 
-    fn read(&mut self, object: &Value, _ty: &ReadType, _room: Room) -> Found<Leaves> {
+    fn read(&mut self, object: &Value, _ty: &ReadType, _room: Budget) -> Found<Leaves> {
         Found::Value(object.clone())
     }
 

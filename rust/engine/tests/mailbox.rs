@@ -28,7 +28,7 @@ const TOGETHER: usize = 60;
 const CAPACITY: Capacity = Capacity { messages: MESSAGES, bytes: BYTES, together: TOGETHER };
 
 fn body(number: usize, size: usize) -> Arc<Body> {
-    Arc::new(Body { json: format!("{number:0>size$}"), position: None, made: Instant::now() })
+    Arc::new(Body::new(format!("{number:0>size$}"), None, Instant::now()))
 }
 
 fn number(body: &Body) -> usize {

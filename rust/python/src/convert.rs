@@ -1,6 +1,6 @@
 //! Python values to the engine's and back.
 
-use fraiseql_subs_engine::graphql::{Full, Room};
+use fraiseql_subs_engine::graphql::{Budget, Full};
 use fraiseql_subs_engine::value::{MAX_NESTING, Object, Value, ValueError, number};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -39,7 +39,7 @@ impl Known {
 
 /// A Python value as JSON. An error names the place, which begins with `place`.
 pub(crate) fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    to_value_within(value, place, &mut Measured::new(Room::ALL))
+    to_value_within(value, place, &mut Measured::new(Budget::ALL))
 }
 
 /// The same, of a value that has not more in it than there is room for.
@@ -47,15 +47,15 @@ pub(crate) fn to_value_within(value: &Bound<'_, PyAny>, place: &str, room: &mut 
     convert(value, &Place { name: place, outer: None }, 0, room)
 }
 
-/// Room that is asked before something is converted.
+/// A budget that is asked before something is converted.
 pub(crate) struct Measured {
-    room: Room,
+    room: Budget,
     /// There was more.
     pub(crate) is_exceeded: bool,
 }
 
 impl Measured {
-    pub(crate) fn new(room: Room) -> Measured {
+    pub(crate) fn new(room: Budget) -> Measured {
         Measured { room, is_exceeded: false }
     }
 
@@ -296,7 +296,7 @@ pub(crate) fn is_decimal(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// A scalar as JSON, where it is one: no list, mapping or object.
 pub(crate) fn scalar(value: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
-    scalar_within(value, &mut Measured::new(Room::ALL))
+    scalar_within(value, &mut Measured::new(Budget::ALL))
 }
 
 /// The same, of a scalar that is not longer than there is room for.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fraiseql_subs_engine::error::{GraphQLError, code};
-use fraiseql_subs_engine::graphql::{Found, Host, Leaf, ReadField, ReadObject, ReadType, Room};
+use fraiseql_subs_engine::graphql::{Budget, Found, Host, Leaf, ReadField, ReadObject, ReadType};
 use fraiseql_subs_engine::value::{Object, Value};
 use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
@@ -52,7 +52,7 @@ impl Host for Reader<'_, '_> {
         object.clone_ref(self.py)
     }
 
-    fn read(&mut self, object: &Py<PyAny>, ty: &ReadType, room: Room) -> Found<Self> {
+    fn read(&mut self, object: &Py<PyAny>, ty: &ReadType, room: Budget) -> Found<Self> {
         let value = object.bind(self.py);
         self.find(value, ty, room).unwrap_or_else(|error| Found::Value(self.failed(&error)))
     }
@@ -96,7 +96,7 @@ impl Host for Reader<'_, '_> {
 }
 
 impl<'py> Reader<'_, 'py> {
-    fn find(&mut self, value: &Bound<'py, PyAny>, ty: &ReadType, room: Room) -> PyResult<Found<Self>> {
+    fn find(&mut self, value: &Bound<'py, PyAny>, ty: &ReadType, room: Budget) -> PyResult<Found<Self>> {
         if value.is_none() {
             return Ok(Found::Value(Value::Null));
         }
@@ -122,7 +122,7 @@ impl<'py> Reader<'_, 'py> {
         }
     }
 
-    fn leaf(&mut self, value: &Bound<'py, PyAny>, leaf: &Leaf, room: Room) -> PyResult<Found<Self>> {
+    fn leaf(&mut self, value: &Bound<'py, PyAny>, leaf: &Leaf, room: Budget) -> PyResult<Found<Self>> {
         let (named, leaf) = (leaf, leaf.kind());
         let mut room = convert::Measured::new(room);
         let read = match leaf {
@@ -239,7 +239,7 @@ fn fields_of(objects: &[Arc<ReadObject>], name: &str) -> usize {
 }
 
 /// The items of a list.
-fn list<'a, 'py>(value: &Bound<'py, PyAny>, room: Room) -> Found<Reader<'a, 'py>> {
+fn list<'a, 'py>(value: &Bound<'py, PyAny>, room: Budget) -> Found<Reader<'a, 'py>> {
     let is_text = value.is_instance_of::<PyString>()
         || value.is_instance_of::<PyBytes>()
         || value.is_instance_of::<PyByteArray>();

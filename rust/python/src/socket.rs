@@ -19,10 +19,12 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyIterator};
+use pyo3::types::{PyDict, PyIterator, PyString};
+use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::convert;
 use crate::run::Run;
+use crate::runtime::Tokio;
 use crate::viewer::parse_viewer;
 use crate::wake::{Bridge, OnLoop};
 
@@ -224,6 +226,24 @@ impl Socket {
     #[getter]
     fn id(&self) -> &str {
         self.connection().map_or("", |connection| &connection.id)
+    }
+
+    /// A frame was read, which may come too fast: then returns what to wait for, until it may be handed in.
+    fn arrives<'py>(
+        &self,
+        py: Python<'py>,
+        text: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        // One that is no valid Unicode closes the connection.
+        let bytes = text.and_then(|text| text.to_str().ok()).map_or(0, str::len);
+        let held = self.connection().and_then(|connection| connection.arrives(bytes));
+        held.map(|held| {
+            future_into_py::<Tokio, _, ()>(py, async move {
+                held.turn().await;
+                Ok(())
+            })
+        })
+        .transpose()
     }
 
     /// Takes a text frame, or `None` for a binary one. Returns what the auth handler has to judge, where it has to, with the number

@@ -27,16 +27,21 @@ use crate::wake::{Bridge, OnLoop};
 
 /// What was asked for, until it is entered.
 pub(crate) struct Ask {
-    query: String,
     operation_name: Option<String>,
-    variables: Value,
     viewer: Arc<Viewer>,
     id: Arc<str>,
     connection_id: Option<Arc<str>>,
     framing: Framing,
     resume: Resume,
     /// Until it is entered.
-    authorisation: Mutex<Option<Authorisation>>,
+    open: Mutex<Option<Open>>,
+}
+
+/// What is let go of as soon as it is entered.
+struct Open {
+    query: String,
+    variables: Value,
+    authorisation: Authorisation,
 }
 
 impl Ask {
@@ -67,8 +72,8 @@ impl Ask {
             _ => return Err(PyTypeError::new_err("resume: expected True, a token or None")),
         };
         let (id, connection_id) = (id.into(), connection_id.map(Arc::from));
-        let authorisation = Mutex::new(Some(authorisation));
-        Ok(Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation })
+        let open = Mutex::new(Some(Open { query, variables, authorisation }));
+        Ok(Ask { operation_name, viewer, id, connection_id, framing, resume, open })
     }
 }
 
@@ -128,13 +133,18 @@ impl Subscription {
             return Ok(None);
         }
         let run = self.runs.running(py)?;
-        let Ask { query, operation_name, variables, viewer, id, connection_id, framing, resume, authorisation } =
-            &*self.ask;
-        let Some(authorisation) = authorisation.lock().take() else {
+        let Ask { operation_name, viewer, id, connection_id, framing, resume, open } = &*self.ask;
+        let open = open.lock().take();
+        let Some(Open { query, variables, authorisation }) = open else {
             return Err(PyRuntimeError::new_err("a subscription that could not be entered cannot be entered again"));
         };
         let ask = EngineAsk {
-            request: Request { query, operation_name: operation_name.as_deref(), variables, introspection: true },
+            request: Request {
+                query: &query,
+                operation_name: operation_name.as_deref(),
+                variables: &variables,
+                introspection: true,
+            },
             viewer: viewer.clone(),
             id: id.clone(),
             connection_id: connection_id.clone(),

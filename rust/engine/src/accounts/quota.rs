@@ -12,6 +12,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::weights::{AccountLoad, ConnectionLoad, Weights};
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::viewer::Viewer;
@@ -58,6 +59,10 @@ pub struct Quotas {
     pub subscribes: Option<Rates>,
     /// Events a second, by user.
     pub events: Option<Arc<Rates>>,
+    /// What memory is taken.
+    pub weights: Arc<Weights>,
+    /// What each user holds and sends.
+    loads: DashMap<Arc<Account>, Arc<AccountLoad>>,
     clock: Clock,
 }
 
@@ -70,6 +75,9 @@ impl Quotas {
         loop {
             self.clock.sleep_until(self.clock.now() + SWEEP).await;
             self.subscribes.iter().chain(self.events.as_deref()).for_each(|rates| _ = rates.sweep());
+            let now = self.clock.now();
+            self.loads.retain(|_, load| !load.is_idle(now));
+            self.loads.shrink_to_fit();
         }
     }
 
@@ -81,8 +89,21 @@ impl Quotas {
             subscriptions: Tallies::new(limits.max_subscriptions_per_user, limits.max_subscriptions_per_tenant),
             subscribes: limits.subscribes_per_second.map(|rate| Rates::new(quota(rate, burst), clock)),
             events: limits.events_per_second_per_user.map(|rate| Arc::new(Rates::new(events(rate), clock))),
+            weights: Weights::new(limits),
+            loads: DashMap::new(),
             clock: clock.clone(),
         }
+    }
+
+    /// What a new connection of an account holds. A user's come together; anybody else has his own, in this process without a limit.
+    pub fn load(&self, accounts: &Accounts) -> Arc<ConnectionLoad> {
+        let make = || AccountLoad::new(&self.weights, accounts.user.is_some());
+        ConnectionLoad::new(match &accounts.user {
+            Some(account) if matches!(**account, Account::User(..)) => {
+                self.loads.entry(account.clone()).or_insert_with(make).clone()
+            }
+            _ => make(),
+        })
     }
 }
 

@@ -44,7 +44,7 @@ impl ClassKey {
         let key = ClassKey {
             field: field.index,
             arguments: arguments_key.clone(),
-            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selection_key.clone())),
+            watcher: watcher.as_ref().map(|_| (viewer.key.clone(), plan.selected.join(",").into())),
         };
         (Arc::new(key), watcher)
     }

@@ -359,5 +359,6 @@ pub(super) fn too_large(position: Option<Position>, shared: &Shared) -> Projecte
 }
 
 fn ready(json: String, position: Option<Position>, too_large: bool, shared: &Shared) -> ProjectedResult {
-    ProjectedResult { body: Arc::new(Body { json, position, made: shared.metrics.clock.now() }), too_large }
+    let body = Body::new(json, position, shared.metrics.clock.now()).weighed(&shared.weights);
+    ProjectedResult { body: Arc::new(body), too_large }
 }

@@ -5,9 +5,9 @@
 //! # Lagging
 //!
 //! A mailbox holds at most `queue_messages` messages and `queue_bytes` bytes of results, and all mailboxes of an outbox
-//! hold `connection_queue_bytes` together. A message that nothing else waits beside enters whatever its size, and so does the
-//! one that a generator or a catch-up made after it had found room. What has no room is handled by the subscription's [`Overflow`]; whatever is lost is counted, and the next message that the
-//! reader takes carries the count.
+//! hold `connection_queue_bytes` together, all that its account holds is at most `max_user_bytes`. A message that nothing else waits beside
+//! enters whatever its size, and so does the one that a generator or a catch-up made after it had found room. What has no room is handled
+//! by the subscription's [`Overflow`]; whatever is lost is counted, and the next message that the reader takes carries the count.
 //!
 //! # Closing
 //!
@@ -15,17 +15,17 @@
 //! itself, then nothing. Any other end discards what waits. After [`Mailbox::close`], by the reader, nothing can be taken.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::accounts::EventRate;
+use crate::accounts::{ConnectionLoad, EventRate, Kind, Weight, Weights};
 use crate::error::GraphQLError;
 use crate::event::{Offset, Position};
 use crate::limits::{Limits, Overflow};
-use crate::operators::{DropReason, Metrics, Queued};
+use crate::operators::{DropReason, Metrics};
 
 /// One result, made once and shared by all who receive it.
 #[derive(Debug)]
@@ -36,6 +36,30 @@ pub struct Body {
     pub position: Option<Position>,
     /// When it was made.
     pub made: Instant,
+    /// What the process holds by it, however many wait for it.
+    weight: Option<Weight>,
+}
+
+impl Body {
+    /// A result that is not charged to anybody.
+    pub fn new(json: String, position: Option<Position>, made: Instant) -> Body {
+        Body { json, position, made, weight: None }
+    }
+
+    /// The same, charged to the process.
+    pub(super) fn weighed(mut self, weights: &Arc<Weights>) -> Body {
+        // A text that has grown may have as much again to grow on.
+        if self.json.capacity() - self.json.len() > SPARE {
+            self.json.shrink_to_fit();
+        }
+        self.weight = Some(weights.weigh(Kind::Queues, self.size()));
+        self
+    }
+
+    /// The memory that it takes.
+    fn size(&self) -> usize {
+        size_of::<Body>() + self.json.capacity()
+    }
 }
 
 /// How a subscription ends.
@@ -107,6 +131,8 @@ pub struct Outbox {
     signalled: AtomicBool,
     slow: AtomicBool,
     notify: Arc<dyn Notify>,
+    /// Set once, before there is anything to charge.
+    load: OnceLock<Arc<ConnectionLoad>>,
 }
 
 impl Outbox {
@@ -119,7 +145,24 @@ impl Outbox {
             signalled: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             notify,
+            load: OnceLock::new(),
         })
+    }
+
+    /// Says to whom it is charged: to be called before there is a mailbox.
+    pub fn charge_to(&self, load: Arc<ConnectionLoad>) {
+        _ = self.load.set(load);
+    }
+
+    /// To whom it is charged.
+    pub fn load(&self) -> &Arc<ConnectionLoad> {
+        self.load.get_or_init(ConnectionLoad::unlimited)
+    }
+
+    /// Its reader has gone: no mailbox that is still listed here is kept by it.
+    pub(crate) fn clear(&self) {
+        let left = std::mem::take(&mut *self.ready.lock());
+        drop(left);
     }
 
     /// Takes the next item of any of its mailboxes, in turn.
@@ -169,7 +212,8 @@ impl Outbox {
         self.bytes.load(SeqCst)
     }
 
-    fn overflowed(&self) {
+    /// Its reader is let go.
+    pub(crate) fn overflowed(&self) {
         if !self.slow.swap(true, SeqCst) {
             self.urge();
         }
@@ -192,15 +236,18 @@ pub struct Mailbox {
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// Woken when something was taken; for those who fill the mailbox at the reader's pace.
+    /// Woken when something was taken and somebody waits for it: those who fill the mailbox at the reader's pace.
     room: tokio::sync::Notify,
 }
 
 #[derive(Default)]
 struct State {
-    /// Made at the first message, given back after a burst: an idle subscription has none.
-    queue: Option<Queue>,
+    /// Given back after a burst.
+    queue: VecDeque<Arc<Body>>,
     bytes: usize,
+    /// Somebody waits for room.
+    is_awaited: bool,
+    charged: Option<Box<Charged>>,
     dropped: u64,
     gap: bool,
     end: Option<End>,
@@ -210,10 +257,11 @@ struct State {
     closed: bool,
 }
 
-struct Queue {
-    sender: flume::Sender<(Arc<Body>, Queued)>,
-    receiver: flume::Receiver<(Arc<Body>, Queued)>,
-    most: usize,
+/// What is charged for a mailbox from its first message on.
+struct Charged {
+    waiting: Weight,
+    /// Of the queue itself.
+    places: Weight,
 }
 
 /// A rate, and the events that it has refused but that are still on their way to the other members of the class.
@@ -222,6 +270,8 @@ struct Rated {
     refused: Mutex<VecDeque<Offset>>,
 }
 
+/// A result may have so many bytes more than it needs.
+const SPARE: usize = 1024;
 /// A queue that has grown beyond this is given back once it is empty.
 const KEEP_MESSAGES: usize = 32;
 
@@ -300,11 +350,10 @@ impl Mailbox {
             // Its reader is about to be told.
             return self.metrics.dropped(DropReason::Overflow, 1);
         }
-        let size = body.json.len();
-        while !self.fits(&state, size) {
+        while !self.fits(&state, &body) {
             let lost = match self.overflow {
                 Overflow::Disconnect => {
-                    self.metrics.dropped(DropReason::Overflow, state.waiting() as u64 + 1);
+                    self.metrics.dropped(DropReason::Overflow, state.queue.len() as u64 + 1);
                     self.discard(&mut state);
                     drop(state);
                     self.outbox.overflowed();
@@ -365,7 +414,7 @@ impl Mailbox {
     pub fn close(&self) -> usize {
         let mut state = self.state.lock();
         state.closed = true;
-        let left = state.waiting();
+        let left = state.queue.len();
         self.discard(&mut state);
         self.room.notify_waiters();
         left
@@ -379,41 +428,46 @@ impl Mailbox {
 
     /// How many messages wait.
     pub fn waiting(&self) -> usize {
-        self.state.lock().waiting()
+        self.state.lock().queue.len()
     }
 
     /// Whether fewer than `messages` wait and half of the bytes are free, or it is over.
     pub fn has_room(&self, messages: usize) -> bool {
         let state = self.state.lock();
-        let free = state.waiting() < messages.min(self.most()) && state.bytes <= self.outbox.capacity.bytes / 2;
+        let waiting = state.queue.len();
+        let free = waiting < messages.min(self.most()) && state.bytes <= self.outbox.capacity.bytes / 2;
         // What others hold of the connection's bytes must not be overrun, and an empty mailbox can always be filled.
-        let shared = state.waiting() == 0 || self.outbox.bytes() <= self.outbox.capacity.together / 2;
-        free && shared || state.closed || state.end.is_some()
+        let shared = waiting == 0 || self.outbox.bytes() <= self.outbox.capacity.together / 2;
+        free && shared && self.outbox.load().account.has_room() || state.closed || state.end.is_some()
     }
 
     /// Resolves when it has room.
     pub async fn room(&self, messages: usize) {
         loop {
-            let woken = self.room.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
+            let (own, users) = (self.room.notified(), self.outbox.load().account.freed());
+            tokio::pin!(own, users);
+            own.as_mut().enable();
+            users.as_mut().enable();
+            self.state.lock().is_awaited = true;
             if self.has_room(messages) {
                 return;
             }
-            woken.await;
+            tokio::select! {
+                () = own => {}
+                () = users => {}
+            }
         }
     }
 
-    /// Whether a message of this size has room.
-    fn fits(&self, state: &State, size: usize) -> bool {
-        let waiting = state.waiting();
+    /// Whether a message has room.
+    fn fits(&self, state: &State, body: &Body) -> bool {
+        let (waiting, size) = (state.queue.len(), body.json.len());
         let together = self.outbox.bytes();
-        if waiting == 0 && together == 0 {
-            return true;
-        }
-        waiting < self.most()
-            && state.bytes + size <= self.outbox.capacity.bytes
-            && together + size <= self.outbox.capacity.together
+        let fits = waiting == 0 && together == 0
+            || waiting < self.most()
+                && state.bytes + size <= self.outbox.capacity.bytes
+                && together + size <= self.outbox.capacity.together;
+        fits && self.outbox.load().account.fits(body.size())
     }
 
     /// How many messages may wait.
@@ -422,10 +476,17 @@ impl Mailbox {
     }
 
     fn enqueue(self: &Arc<Self>, state: &mut State, body: Arc<Body>) {
-        state.bytes += body.json.len();
-        self.outbox.bytes.fetch_add(body.json.len(), SeqCst);
-        let queued = self.metrics.queued(body.json.len());
-        state.queue().push(body, queued);
+        let (size, weight) = (body.json.len(), body.size());
+        state.bytes += size;
+        self.outbox.bytes.fetch_add(size, SeqCst);
+        self.metrics.queued(size);
+        state.queue.push_back(body);
+        let places = state.queue.capacity();
+        let charged = state.charged.get_or_insert_with(|| Box::new(Charged::new(self.outbox.load())));
+        charged.waiting.add(weight);
+        if places > KEEP_MESSAGES {
+            charged.places.set(places * size_of::<Arc<Body>>());
+        }
         self.list(state);
     }
 
@@ -453,47 +514,46 @@ impl Mailbox {
                 Taken::End(end)
             }),
         };
-        let more = !state.closed && (state.waiting() > 0 || state.end.is_some());
+        let more = !state.closed && (!state.queue.is_empty() || state.end.is_some());
         state.listed = more;
-        self.room.notify_waiters();
+        if std::mem::take(&mut state.is_awaited) {
+            self.room.notify_waiters();
+        }
         (taken, more)
     }
 
     fn pop(&self, state: &mut State) -> Option<Arc<Body>> {
-        let queue = state.queue.as_ref()?;
-        let (body, _) = queue.receiver.try_recv().ok()?;
-        if queue.most > KEEP_MESSAGES && queue.receiver.is_empty() {
-            state.queue = None;
+        let body = state.queue.pop_front()?;
+        let (size, weight) = (body.json.len(), body.size());
+        state.bytes -= size;
+        self.outbox.bytes.fetch_sub(size, SeqCst);
+        self.metrics.unqueued(1, size);
+        if let Some(charged) = &mut state.charged {
+            charged.waiting.sub(weight);
         }
-        state.bytes -= body.json.len();
-        self.outbox.bytes.fetch_sub(body.json.len(), SeqCst);
+        if state.queue.is_empty() && state.queue.capacity() > KEEP_MESSAGES {
+            (state.queue, state.charged) = (VecDeque::new(), None);
+        }
         Some(body)
     }
 
     fn discard(&self, state: &mut State) {
-        state.queue = None;
-        self.outbox.bytes.fetch_sub(std::mem::take(&mut state.bytes), SeqCst);
+        let (queue, bytes) = (std::mem::take(&mut state.queue), std::mem::take(&mut state.bytes));
+        state.charged = None;
+        self.outbox.bytes.fetch_sub(bytes, SeqCst);
+        self.metrics.unqueued(queue.len(), bytes);
     }
 }
 
-impl State {
-    fn waiting(&self) -> usize {
-        self.queue.as_ref().map_or(0, |queue| queue.receiver.len())
-    }
-
-    fn queue(&mut self) -> &mut Queue {
-        self.queue.get_or_insert_with(|| {
-            let (sender, receiver) = flume::unbounded();
-            Queue { sender, receiver, most: 0 }
-        })
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(self.state.get_mut());
+        self.discard(&mut state);
     }
 }
 
-impl Queue {
-    /// Its bounds were checked under the mailbox's lock: the channel itself has none.
-    fn push(&mut self, body: Arc<Body>, queued: Queued) {
-        // Both ends live here, so the channel cannot be disconnected.
-        let _ = self.sender.send((body, queued));
-        self.most = self.most.max(self.receiver.len());
+impl Charged {
+    fn new(load: &Arc<ConnectionLoad>) -> Charged {
+        Charged { waiting: load.account.waiting(), places: load.account.weights().weigh(Kind::Queues, 0) }
     }
 }

@@ -18,7 +18,7 @@ use crate::accounts::Accounts;
 use crate::clock::Slice;
 use crate::error::{GraphQLError, code};
 use crate::event::Position;
-use crate::graphql::{Host, Manners, Plan, Room, Source, Stop, Tree, Walk};
+use crate::graphql::{Budget, Host, Manners, Plan, Source, Stop, Tree, Walk};
 use crate::value::Value;
 
 /// For so long a result is read before something else has its turn.
@@ -190,7 +190,7 @@ pub struct Reading<O, I> {
     waiters: Vec<Option<Vec<usize>>>,
     unfinished: usize,
     late: Option<Arc<GraphQLError>>,
-    room: Room,
+    room: Budget,
 }
 
 struct Job {
@@ -205,7 +205,7 @@ impl<O: Send, I: Send> Reading<O, I> {
     pub fn new(result: O, returned: Returned) -> Option<Reading<O, I>> {
         let Returned { parts, ready } = returned;
         let limits = &parts.first()?.shared.limits;
-        let room = Room { nodes: limits.max_result_nodes, bytes: limits.max_result_bytes };
+        let room = Budget { nodes: limits.max_result_nodes, bytes: limits.max_result_bytes };
         let job = |part: &Part| Some(Job { plan: part.plan.clone(), walk: Walk::default(), missing: 0 });
         Some(Reading {
             tree: Tree::new(result),

@@ -11,7 +11,7 @@ use super::group::ProjectedResult;
 use super::mailbox::{End, Mailbox};
 use super::reading::{Destination, Part, Resume, Returned, internal};
 use super::turns::{Turn, Turns};
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Weights};
 use crate::error::{GraphQLError, code};
 use crate::event::Event;
 use crate::graphql::{Field, Operation, Plan};
@@ -179,6 +179,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// What an operator is told of single events.
     pub told: Arc<Told>,
+    /// What memory is taken.
+    pub weights: Arc<Weights>,
     /// Calls under way, for draining.
     pub calls: Arc<Tasks>,
     /// Who may begin one.
@@ -197,10 +199,11 @@ impl Shared {
         limits_events: bool,
         metrics: Arc<Metrics>,
         told: Arc<Told>,
+        weights: Arc<Weights>,
         timers: Arc<Timers>,
     ) -> Shared {
         let (calls, turns, abandon_keys) = (Arc::default(), Turns::new(&limits), AtomicU64::default());
-        Shared { resolver, limits, limits_events, metrics, told, calls, turns, timers, abandon_keys }
+        Shared { resolver, limits, limits_events, metrics, told, weights, calls, turns, timers, abandon_keys }
     }
 
     /// A key that nothing else is abandoned by.

@@ -11,7 +11,7 @@ use super::mailbox::{End, Mailbox};
 use super::past::Reader;
 use super::resolver::Generation;
 use super::topics::Channel;
-use crate::accounts::{Accounts, Shares};
+use crate::accounts::{Accounts, Kept, Shares};
 use crate::admission::Admission;
 use crate::event::Offset;
 use crate::graphql::{Kind, Plan};
@@ -24,7 +24,7 @@ pub struct Subscription {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) place: Mutex<Place>,
     /// What it takes of what is counted and limited, until it ends: whoever feeds it may let go of it later.
-    pub(crate) held: Mutex<Option<(Counted, Shares)>>,
+    pub(crate) held: Mutex<Option<(Counted, Shares, Kept)>>,
 }
 
 /// Where a subscription hears of events.

@@ -12,7 +12,7 @@ use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::schema::{ExtendedType, FieldDefinition, InputObjectType, InputValueDefinition, Type};
 use apollo_compiler::{Name, Node};
 
-use super::input::{Input, LONGEST};
+use super::input::{Input, LONGEST, Room};
 use super::positions::Positions;
 use super::scalar;
 use super::schema::Schema;
@@ -24,19 +24,20 @@ use crate::value::{Object, Value};
 const MAX_ERRORS: usize = 50;
 
 /// [CoerceVariableValues](https://spec.graphql.org/October2021/#CoerceVariableValues()): by GraphQL name; a variable that
-/// is not given and has no default stays absent.
+/// is not given and has no default stays absent. No errors: there was no `room`.
 pub fn variables(
     schema: &Schema,
     operation: &Operation,
     document: &ExecutableDocument,
     given: &Value,
+    room: &Room,
 ) -> Result<Object, Vec<GraphQLError>> {
     let mut errors = Vec::new();
     let mut coerced = Object::default();
     for definition in &operation.variables {
         let (name, ty) = (&definition.name, &*definition.ty);
         let mut refuse = |message: String| errors.push((message, definition.location()));
-        let mut coercion = Coercion::new(schema, &coerced);
+        let mut coercion = Coercion::new(schema, &coerced, room);
         let value = match (given.get(name), &definition.default_value) {
             (None, Some(default)) => coercion.value(ty, Input::Literal(default)),
             (None, None) if ty.is_non_null() => {
@@ -53,14 +54,14 @@ pub fn variables(
         for problem in coercion.problems {
             refuse(format!("Variable '${name}' got invalid value {}", problem.describe(name)));
         }
-        if errors.len() > MAX_ERRORS {
+        if errors.len() > MAX_ERRORS || room.is_full() {
             break;
         }
         if let Some(value) = value {
             coerced.insert(name.as_str().into(), value);
         }
     }
-    finish(coerced, errors, document)
+    finish(coerced, errors, document, room)
 }
 
 /// [CoerceArgumentValues](https://spec.graphql.org/October2021/#CoerceArgumentValues()) of a field that stands at
@@ -72,6 +73,7 @@ pub(super) fn arguments(
     field: &Node<Field>,
     document: &ExecutableDocument,
     variables: &Object,
+    room: &Room,
 ) -> Result<Object, Vec<GraphQLError>> {
     let mut errors = Vec::new();
     let mut coerced = Object::default();
@@ -79,7 +81,7 @@ pub(super) fn arguments(
         let (name, ty) = (&argument.name, &*argument.ty);
         let coordinate = format!("{coordinate}.{name}");
         let given = field.arguments.iter().find(|given| given.name == *name);
-        let mut coercion = Coercion::new(schema, variables);
+        let mut coercion = Coercion::new(schema, variables, room);
         let mut refuse = |message: String| {
             let location = given.map_or_else(|| field.location(), |given| given.value.location());
             errors.push((message, location));
@@ -93,7 +95,7 @@ pub(super) fn arguments(
                 _ => coercion.value(ty, Input::Literal(&given.value)),
             },
             _ => match schema.default(&coordinate) {
-                Some(default) => Some(default.clone()),
+                Some(default) => room.copy(default),
                 None if ty.is_non_null() => refuse(missing(name, ty, given)),
                 None => None,
             },
@@ -102,21 +104,21 @@ pub(super) fn arguments(
             let location = problem.location;
             errors.push((format!("Argument '{name}' got invalid value {}", problem.describe(name)), location));
         }
-        if errors.len() > MAX_ERRORS {
+        if errors.len() > MAX_ERRORS || room.is_full() {
             break;
         }
         if let Some(value) = value {
             coerced.insert(schema.python_name(&coordinate).into(), value);
         }
     }
-    finish(coerced, errors, document)
+    finish(coerced, errors, document, room)
 }
 
 /// The value of a default of the schema. Fails where it does not fit its type, and where the default of another input field
 /// that it needs is not there yet.
 pub(crate) fn default(schema: &Schema, definition: &InputValueDefinition) -> Result<Value, String> {
-    let none = Object::default();
-    let mut coercion = Coercion::new(schema, &none);
+    let (none, room) = (Object::default(), Room::new(usize::MAX));
+    let mut coercion = Coercion::new(schema, &none, &room);
     let literal = definition.default_value.as_ref().ok_or("there is none")?;
     let value = coercion.value(&definition.ty, Input::Literal(literal));
     match coercion.problems.into_iter().next() {
@@ -139,8 +141,8 @@ pub(crate) fn custom_literal(schema: &Schema, ty: &Type, literal: &Node<ast::Val
     let (leaf, input) = (schema.scalar(name), Input::Literal(literal));
     let kind = leaf.kind().name();
     // How long a number may be is asked when it is coerced, as that of a variable.
-    let reason =
-        scalar::custom(kind, input.untyped(&Object::default())).err().filter(|why| *why != scalar::TOO_LONG)?;
+    let value = input.untyped(&Object::default(), &Room::new(usize::MAX))?;
+    let reason = scalar::custom(kind, value).err().filter(|why| *why != scalar::TOO_LONG)?;
     Some(leaf.reword(format!("{kind} cannot {reason}: {}", input.show()), scalar::text(input).is_some()))
 }
 
@@ -161,7 +163,11 @@ fn finish(
     coerced: Object,
     mut errors: Vec<(String, Option<SourceSpan>)>,
     document: &ExecutableDocument,
+    room: &Room,
 ) -> Result<Object, Vec<GraphQLError>> {
+    if room.is_full() {
+        return Err(Vec::new());
+    }
     if errors.is_empty() {
         return Ok(coerced);
     }
@@ -204,13 +210,14 @@ impl fmt::Display for Step<'_> {
 struct Coercion<'a> {
     schema: &'a Schema,
     variables: &'a Object,
+    room: &'a Room,
     path: Vec<Step<'a>>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Coercion<'a> {
-    fn new(schema: &'a Schema, variables: &'a Object) -> Coercion<'a> {
-        Coercion { schema, variables, path: Vec::new(), problems: Vec::new() }
+    fn new(schema: &'a Schema, variables: &'a Object, room: &'a Room) -> Coercion<'a> {
+        Coercion { schema, variables, room, path: Vec::new(), problems: Vec::new() }
     }
 
     /// The coerced value; `None` where something in it is wrong, which then is among the problems.
@@ -220,7 +227,7 @@ impl<'a> Coercion<'a> {
             return match self.variables.get(name.as_str()) {
                 Some(Value::Null) | None if ty.is_non_null() => self.refuse(expected_non_null(ty), input),
                 None => Some(Value::Null),
-                Some(value) => Some(value.clone()),
+                Some(value) => self.room.copy(value),
             };
         }
         if input.is_null() {
@@ -249,7 +256,7 @@ impl<'a> Coercion<'a> {
                     let kind = leaf.kind().name();
                     let coerced = match scalar::BUILT_IN.contains(&name.as_str()) {
                         true => scalar::built_in(name, input),
-                        false => scalar::custom(kind, input.untyped(self.variables)),
+                        false => scalar::custom(kind, input.untyped(self.variables, self.room)?),
                     };
                     match coerced {
                         Ok(value) => Some(value),
@@ -310,7 +317,7 @@ impl<'a> Coercion<'a> {
                     value
                 }
                 None if field.default_value.is_some() => match &known.default {
-                    Some(default) => Some(default.clone()),
+                    Some(default) => self.room.copy(default),
                     None => self.refuse(format!("the default of {type_name}.{name} needs itself"), input),
                 },
                 None if field.ty.is_non_null() => {
@@ -363,7 +370,7 @@ impl<'a> Coercion<'a> {
 
     /// Nothing more is looked at.
     fn is_full(&self) -> bool {
-        self.problems.len() > MAX_ERRORS
+        self.problems.len() > MAX_ERRORS || self.room.is_full()
     }
 }
 

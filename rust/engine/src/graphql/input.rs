@@ -1,13 +1,55 @@
 //! What is coerced: JSON of a request, or a literal of a document or of the schema, looked at alike.
 
+use std::cell::Cell;
+
 use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::{Name, Node, ast};
 
 use super::shown;
+use crate::error::{GraphQLError, Rejection, code};
 use crate::value::{self, Object, Value};
 
 /// A value or a name in a message is cut behind so many bytes.
 pub(super) const LONGEST: usize = 200;
+
+/// How much may still be copied for one operation, in bytes of JSON: a variable that is used many times is many.
+#[derive(Debug)]
+pub struct Room {
+    most: usize,
+    left: Cell<Option<usize>>,
+}
+
+impl Room {
+    /// Room for so much.
+    pub fn new(most: usize) -> Room {
+        Room { most, left: Cell::new(Some(most)) }
+    }
+
+    /// A copy, where there is room for it.
+    pub(super) fn copy(&self, value: &Value) -> Option<Value> {
+        let left = self.left.get()?;
+        self.left.set(left.checked_sub(value.json_len(left)));
+        self.left.get().map(|_| value.clone())
+    }
+
+    /// What was coerced, where all of it has room.
+    pub(super) fn hold(&self, coerced: Object) -> Result<Object, Vec<GraphQLError>> {
+        let lengths = coerced.iter().map(|(name, value)| name.len() + 4 + value.json_len(self.most));
+        if 1 + lengths.sum::<usize>() > self.most { Err(Vec::new()) } else { Ok(coerced) }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.left.get().is_none()
+    }
+
+    /// Why coercion has failed: by errors, or without any for want of room.
+    pub(super) fn refuse(errors: Vec<GraphQLError>) -> Rejection {
+        if errors.is_empty() {
+            return Rejection::Limited(code::LIMIT_EXCEEDED, "max_argument_bytes is reached");
+        }
+        Rejection::Request(errors)
+    }
+}
 
 /// What comes in: JSON of a request, or a literal of a document or of the schema.
 #[derive(Clone, Copy)]
@@ -74,33 +116,36 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The JSON that a literal stands for where nothing says what is expected.
-    pub(super) fn untyped(self, variables: &Object) -> Value {
+    /// The JSON that a literal stands for where nothing says what is expected; `None`: there is no room for it.
+    pub(super) fn untyped(self, variables: &Object, room: &Room) -> Option<Value> {
         let literal = match self {
-            Input::Json(value) => return value.clone(),
+            Input::Json(value) => return Some(value.clone()),
             Input::Literal(literal) => literal,
         };
-        match &**literal {
+        Some(match &**literal {
             ast::Value::Null => Value::Null,
             ast::Value::Enum(name) => Value::string(name.as_str()),
-            ast::Value::Variable(name) => variables.get(name.as_str()).cloned().unwrap_or_default(),
+            ast::Value::Variable(name) => {
+                variables.get(name.as_str()).map_or(Some(Value::Null), |value| room.copy(value))?
+            }
             ast::Value::String(text) => Value::string(text.as_str()),
             ast::Value::Float(number) => any_number(number.as_str()),
             ast::Value::Int(number) => any_number(number.as_str()),
             ast::Value::Boolean(flag) => Value::Bool(*flag),
             ast::Value::List(items) => {
-                let items = items.iter().map(|item| Input::Literal(item).untyped(variables));
-                Value::List(items.collect())
+                let items = items.iter().map(|item| Input::Literal(item).untyped(variables, room));
+                Value::List(items.collect::<Option<_>>()?)
             }
             ast::Value::Object(members) => {
                 let given = members
                     .iter()
                     .filter(|(_, value)| value.as_variable().is_none_or(|name| variables.contains_key(name.as_str())));
-                let members =
-                    given.map(|(name, value)| (name.as_str().into(), Input::Literal(value).untyped(variables)));
-                Value::Object(members.collect())
+                let member = |(name, value): &(Name, _)| {
+                    Some((name.as_str().into(), Input::Literal(value).untyped(variables, room)?))
+                };
+                Value::Object(given.map(member).collect::<Option<_>>()?)
             }
-        }
+        })
     }
 
     /// The value in a message: JSON as Python shows it, a literal as it was written; cut where it is long.

@@ -30,11 +30,12 @@ mod tree;
 
 pub use coerce::variables as coerce_variables;
 pub use field::{Declaration, Field, Kind};
+pub use input::Room;
 pub(crate) use operation::Asked;
 pub use operation::{Documents, Operation, Request};
-pub use plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
+pub use plan::{Key, Leaf, Place, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
 pub use project::{Source, TooLarge, project};
 pub use reads::{ReadField, ReadObject, ReadType, Reads};
 pub use schema::{Schema, SchemaInput};
 pub use sdl::SchemaError;
-pub use tree::{Found, Full, Host, Manners, Room, Stop, Tree, Walk};
+pub use tree::{Budget, Found, Full, Host, Manners, Stop, Tree, Walk};

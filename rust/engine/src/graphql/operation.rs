@@ -3,19 +3,23 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use apollo_compiler::Node;
 use apollo_compiler::executable;
 use apollo_compiler::validation::Valid;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 
 use super::coerce;
 use super::document::{Document, ONLY_SUBSCRIPTIONS};
 use super::field::Field;
+use super::input::Room;
 use super::introspection;
-use super::plan::Plan;
+use super::plan::{Plan, PlanKey};
 use super::planner::Refuse;
 use super::positions::Positions;
 use super::schema::Schema;
@@ -29,8 +33,10 @@ use crate::viewer::Viewer;
 const MAX_DOCUMENTS: usize = 1_000;
 const MAX_WEIGHT: usize = 64 * 1024 * 1024;
 
-/// Keys of plans that are no longer in use are let go when a document has more bytes of keys than this.
-const PLAN_KEYS: usize = 16 * 1024;
+/// Plans that are no longer in use are forgotten when a document has more than so many.
+const PLANS: usize = 64;
+/// What they may take is counted with their document.
+const PLANS_WEIGHT: usize = 16 * 1024;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +140,11 @@ impl Documents {
         self.schema.fields.values().any(|field| field.declaration.events_per_second.is_some())
     }
 
+    /// What bounds a request.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// How many texts were parsed.
     pub fn parses(&self) -> u64 {
         self.parses.load(Ordering::Relaxed)
@@ -145,7 +156,8 @@ impl Documents {
         }
         // Two threads may parse the same text; that costs less than all of them waiting for one.
         self.parses.fetch_add(1, Ordering::Relaxed);
-        let document = Document::parse(&self.schema, &self.limits, request.query, request.operation_name)?;
+        let mut document = Document::parse(&self.schema, &self.limits, request.query, request.operation_name)?;
+        document.weight += PLANS_WEIGHT;
         let known = Arc::new(Known { document, plans: Mutex::default() });
         // Only valid documents are kept: whoever sends nonsense pushes nobody's document out.
         Ok(self.cache.lock().insert(request.query, known))
@@ -161,7 +173,7 @@ impl Documents {
         if let Some(field) = operation.root_fields(document).find(refused).filter(|_| !request.introspection) {
             return Err(switched_off(document, field));
         }
-        let variables = variables(&self.schema, request, document, operation)?;
+        let variables = variables(&self.schema, request, document, operation, &self.limits)?;
         introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
     }
 }
@@ -178,19 +190,21 @@ impl AskedField {
     }
 
     /// Coerces the variables, then the arguments.
-    pub(crate) fn coerce(self, request: &Request<'_>) -> Result<CoercedField, Rejection> {
+    pub(crate) fn coerce(self, request: &Request<'_>, limits: &Limits) -> Result<CoercedField, Rejection> {
         let document = &self.known.document.executable;
-        let variables = variables(&self.schema, request, document, &self.operation)?;
+        let variables = variables(&self.schema, request, document, &self.operation, limits)?;
         let (definition, coordinate) = (&self.field.definition, self.coordinate());
-        let arguments = coerce::arguments(&self.schema, definition, &coordinate, &self.root, document, &variables);
-        let arguments = Arc::new(Value::Object(arguments.map_err(Rejection::Request)?));
-        Ok(CoercedField { arguments, variables, asked: self })
+        let room = Room::new(limits.max_argument_bytes);
+        let arguments =
+            coerce::arguments(&self.schema, definition, &coordinate, &self.root, document, &variables, &room);
+        let arguments = arguments.and_then(|arguments| room.hold(arguments)).map_err(Room::refuse)?;
+        Ok(CoercedField { arguments: Arc::new(Value::Object(arguments)), variables, asked: self })
     }
 }
 
 impl CoercedField {
     /// Compiles the selection as this viewer may see it.
-    pub(crate) fn plan(self, viewer: &Viewer) -> Result<Operation, Rejection> {
+    pub(crate) fn plan(self, viewer: &Viewer, limits: &Limits) -> Result<Operation, Rejection> {
         let CoercedField { arguments, variables, asked } = self;
         let AskedField { field, schema, known, operation, root } = asked;
         let channel = match &field.channel {
@@ -203,7 +217,7 @@ impl CoercedField {
         Ok(Operation {
             arguments_key: arguments.canonical().into(),
             arguments,
-            plan: known.plan(&schema, &operation, &variables, viewer)?,
+            plan: known.plan(&schema, &operation, &variables, viewer, limits)?,
             channel,
             name: operation.name.as_ref().map(|name| name.as_str().into()),
             variables,
@@ -222,11 +236,14 @@ fn variables(
     request: &Request<'_>,
     document: &Valid<executable::ExecutableDocument>,
     operation: &executable::Operation,
+    limits: &Limits,
 ) -> Result<Object, Rejection> {
     if !matches!(request.variables, Value::Null | Value::Object(_)) {
         return Err(Rejection::request(code::BAD_USER_INPUT, "Variables must be an object."));
     }
-    coerce::variables(schema, operation, document, request.variables).map_err(Rejection::Request)
+    let room = Room::new(limits.max_argument_bytes);
+    let variables = coerce::variables(schema, operation, document, request.variables, &room);
+    variables.and_then(|variables| room.hold(variables)).map_err(Room::refuse)
 }
 
 /// [GetOperation](https://spec.graphql.org/October2021/#GetOperation())
@@ -260,19 +277,22 @@ struct Known {
     plans: Mutex<Plans>,
 }
 
+/// What is kept of plans that nobody uses any more is their names' hash and place, not the names: they are held by the plans.
 #[derive(Debug, Default)]
 struct Plans {
-    /// By operation and the variables that it uses below its root.
-    by_key: HashMap<Box<str>, Planned>,
-    weight: usize,
-    /// The weight of the keys that were in use when it was last looked at.
+    by_key: HashTable<Planned>,
+    hashing: RandomState,
+    /// How many plans stand here,
+    count: usize,
+    /// and how many were in use when that was last looked at.
     alive: usize,
 }
 
 /// The plans of one operation and variables: they differ by what the viewer may see.
 #[derive(Debug)]
 struct Planned {
-    guards: Vec<Guard>,
+    hash: u64,
+    key: Weak<PlanKey>,
     plans: HashMap<Box<[bool]>, Weak<Plan>>,
 }
 
@@ -284,21 +304,24 @@ impl Known {
         operation: &executable::Operation,
         variables: &Object,
         viewer: &Viewer,
+        limits: &Limits,
     ) -> Result<Arc<Plan>, Rejection> {
-        let inner = self.document.inner_variables.get(&operation.name);
-        let given = inner.into_iter().flatten().filter_map(|name| variables.get_key_value(name.as_str()));
-        let given = Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect());
-        let name = operation.name.as_deref().unwrap_or_default();
-        let key: Box<str> = (name.to_owned() + &given.canonical()).into();
+        let mut text = operation.name.as_deref().unwrap_or_default().to_owned();
+        for name in self.document.inner_variables.get(&operation.name).into_iter().flatten() {
+            if let Some(value) = variables.get(name.as_str()) {
+                text.extend([" ", name, ":", &value.canonical()]);
+            }
+        }
+        let hash = self.plans.lock().hashing.hash_one(&text);
         let is_permitted = |guard: &Guard| decide(guard, viewer).is_allowed();
         let mask = |guards: &[Guard]| guards.iter().map(is_permitted).collect::<Box<[bool]>>();
 
-        if let Some(planned) = self.plans.lock().by_key.get(&key)
-            && let Some(plan) = planned.find(&mask(&planned.guards))
-        {
+        if let Some(plan) = self.plans.lock().find(hash, &text, &mask) {
             return Ok(plan);
         }
-        let build = |refuse: Refuse<'_>| Plan::build(schema, operation, &self.document.executable, variables, refuse);
+        let build = |refuse: Refuse<'_>| {
+            Plan::build(schema, operation, &self.document.executable, variables, limits.max_argument_bytes, refuse)
+        };
         // Where nothing is refused the whole selection is walked: these are all the guards that matter for it.
         let asked = RefCell::new(Vec::<Guard>::new());
         let whole = build(&|_, guard| {
@@ -308,44 +331,55 @@ impl Known {
             }
             None
         })?;
-        let guards = asked.into_inner();
-        let mask = mask(&guards);
-        let is_whole = mask.iter().all(|permitted| *permitted);
+        let key = PlanKey { text: text.into(), guards: asked.into_inner().into() };
+        let own = mask(&key.guards);
+        let is_whole = own.iter().all(|permitted| *permitted);
         let plan =
             if is_whole { whole } else { build(&|guarded, guard| fields::refusal(guarded, Some(guard), viewer))? };
-        Ok(self.plans.lock().insert(key, guards, mask, Arc::new(plan)))
+        let mut plans = self.plans.lock();
+        // Another thread may have come first.
+        if let Some(plan) = plans.find(hash, &key.text, &mask) {
+            return Ok(plan);
+        }
+        Ok(plans.insert(hash, key, own, plan))
     }
 }
 
 impl Plans {
-    fn insert(&mut self, key: Box<str>, guards: Vec<Guard>, mask: Box<[bool]>, plan: Arc<Plan>) -> Arc<Plan> {
-        if self.weight > PLAN_KEYS.max(self.alive * 2) {
-            for planned in self.by_key.values_mut() {
+    fn planned(&mut self, hash: u64, text: &str) -> Option<(&mut Planned, Arc<PlanKey>)> {
+        let is = |planned: &Planned| planned.key.upgrade().is_some_and(|key| *key.text == *text);
+        let planned = self.by_key.find_mut(hash, is)?;
+        let key = planned.key.upgrade()?;
+        Some((planned, key))
+    }
+
+    /// `mask` says which of some guards the viewer passes.
+    fn find(&mut self, hash: u64, text: &str, mask: &impl Fn(&[Guard]) -> Box<[bool]>) -> Option<Arc<Plan>> {
+        let (planned, key) = self.planned(hash, text)?;
+        planned.plans.get(&mask(&key.guards))?.upgrade()
+    }
+
+    fn insert(&mut self, hash: u64, key: PlanKey, mask: Box<[bool]>, plan: Plan) -> Arc<Plan> {
+        if self.count > PLANS.max(self.alive * 2) {
+            self.by_key.retain(|planned| {
                 planned.plans.retain(|_, plan| plan.strong_count() > 0);
-            }
-            self.by_key.retain(|_, planned| !planned.plans.is_empty());
-            self.weight = self.by_key.iter().map(|(key, planned)| planned.weight(key)).sum();
-            self.alive = self.weight;
+                !planned.plans.is_empty()
+            });
+            self.alive = self.by_key.iter().map(|planned| planned.plans.len()).sum();
+            self.count = self.alive;
         }
-        let length = key.len();
-        let planned = self.by_key.entry(key).or_insert_with(|| Planned { guards, plans: HashMap::new() });
-        // Another thread may have come first.
-        if let Some(plan) = planned.find(&mask) {
+        self.count += 1;
+        let Some((planned, known_by)) = self.planned(hash, &key.text) else {
+            let known_by = Arc::new(key);
+            let plan = Arc::new(Plan { known_by: known_by.clone(), ..plan });
+            let plans = HashMap::from([(mask, Arc::downgrade(&plan))]);
+            let planned = Planned { hash, key: Arc::downgrade(&known_by), plans };
+            self.by_key.insert_unique(hash, planned, |planned| planned.hash);
             return plan;
-        }
-        self.weight += length + mask.len() + 64;
+        };
+        let plan = Arc::new(Plan { known_by, ..plan });
         planned.plans.insert(mask, Arc::downgrade(&plan));
         plan
-    }
-}
-
-impl Planned {
-    fn find(&self, mask: &[bool]) -> Option<Arc<Plan>> {
-        self.plans.get(mask)?.upgrade()
-    }
-
-    fn weight(&self, key: &str) -> usize {
-        self.plans.keys().map(|mask| key.len() + mask.len() + 64).sum()
     }
 }
 

@@ -5,14 +5,17 @@
 //! possible concrete type has its own list of fields. Guards are asked here too, so that nothing later can forget them: what
 //! may not be seen is masked, or the operation is refused.
 
+use std::fmt;
 use std::sync::Arc;
 
 use apollo_compiler::Node;
 use apollo_compiler::schema::EnumType;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
 
 use super::reads::Reads;
+use crate::security::fields::Guard;
 use crate::value::Value;
 
 /// The compiled selection of a subscription's root field.
@@ -22,30 +25,69 @@ pub struct Plan {
     pub root: PlannedField,
     /// Dotted GraphQL paths below the root in the order of selection: `id`, `customer`, `customer.name`.
     /// Neither `__typename` nor what is masked is among them.
-    pub selected: Vec<Box<str>>,
-    /// Equal where a function could not tell the selections apart.
-    pub selection_key: Arc<str>,
+    pub selected: Box<[Box<str>]>,
     /// What to read of a function's result.
     pub reads: Arc<Reads>,
     /// Coordinates of the fields that are null, or may be, as the viewer may not see them: `Type.field`, in their order.
     pub masked: Box<[Box<str>]>,
+    /// By what it is found, and shared with those who ask for the same.
+    pub(super) known_by: Arc<PlanKey>,
+    /// The memory that the selection takes.
+    pub(super) size: usize,
 }
 
-/// A field of the result.
+impl Plan {
+    /// The memory that it takes, with what it is found by.
+    pub fn memory(&self) -> usize {
+        let PlanKey { text, guards } = &*self.known_by;
+        self.size + text.len() + size_of_val(&**guards)
+    }
+}
+
+/// What plans differ by beside what their viewers may see.
+#[derive(Default)]
+pub(super) struct PlanKey {
+    /// The operation's name and the variables used below the root.
+    pub(super) text: Box<str>,
+    /// What is asked of viewers.
+    pub(super) guards: Box<[Guard]>,
+}
+
+/// It says nothing of what a plan does.
+impl fmt::Debug for PlanKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("PlanKey")
+    }
+}
+
+/// A field of the result. Schemas have types by the dozen behind an interface, so what does not depend on the type is shared.
 #[derive(Debug)]
 pub struct PlannedField {
-    /// The alias, else the name.
-    pub response_key: Box<str>,
-    /// The response key as it is written: `"alias":`.
-    pub key_json: Box<str>,
+    /// What the document says of it.
+    pub place: Arc<Place>,
     /// `Type.field`, for messages.
-    pub coordinate: Box<str>,
+    pub coordinate: Arc<str>,
     /// Where its value is found.
     pub key: Arc<Key>,
     /// What it gives.
     pub ty: PlannedType,
-    /// Line and column of each place of the document that selects it.
-    pub locations: Box<[(usize, usize)]>,
+}
+
+/// Where the document selects a field.
+#[derive(Debug)]
+pub struct Place {
+    /// The response key as it is written: `"alias":`.
+    pub key_json: Box<str>,
+    /// Line and column of each place.
+    pub locations: SmallVec<[(u32, u32); 2]>,
+}
+
+impl Place {
+    /// The alias, else the name.
+    pub fn response_key(&self) -> &str {
+        // A name has nothing that would have to be escaped.
+        self.key_json.trim_end_matches(':').trim_matches('"')
+    }
 }
 
 /// Where a field's value is found.
@@ -84,16 +126,16 @@ pub enum Shape {
     /// An object type.
     Object(Arc<Selection>),
     /// An interface or a union.
-    Abstract(Possible),
+    Abstract(Arc<Possible>),
 }
 
 /// The fields of one concrete type.
 #[derive(Debug)]
 pub struct Selection {
     /// The object type.
-    pub type_name: Box<str>,
+    pub type_name: Arc<str>,
     /// In the order of the result.
-    pub fields: Vec<PlannedField>,
+    pub fields: Box<[PlannedField]>,
 }
 
 /// The types that may stand behind an interface or a union.
@@ -102,7 +144,7 @@ pub struct Possible {
     /// The interface or union.
     pub name: Box<str>,
     /// By `__typename`. `None`: a value of this type is null and an error, as the viewer may not see it. It is never read.
-    pub types: IndexMap<Box<str>, Option<Arc<Selection>>, FxBuildHasher>,
+    pub types: IndexMap<Arc<str>, Option<Arc<Selection>>, FxBuildHasher>,
 }
 
 /// How a scalar or an enum is serialised.

@@ -5,18 +5,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apollo_compiler::executable::{self, ExecutableDocument};
-use apollo_compiler::schema::{ExtendedType, ObjectType, Type};
+use apollo_compiler::schema::{ExtendedType, FieldDefinition, ObjectType, Type};
 use apollo_compiler::{Name, Node};
 use foldhash::HashSet;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use smallvec::SmallVec;
 
 use super::coerce;
 use super::edition;
 use super::field::Kind;
+use super::input::Room;
 use super::introspection;
-use super::plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
+use super::plan::{Key, Leaf, Place, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
 use super::positions::Positions;
 use super::reads::{ReadObject, Reads};
 use super::schema::Schema;
@@ -41,6 +43,7 @@ impl Plan {
         operation: &executable::Operation,
         document: &ExecutableDocument,
         variables: &Object,
+        max_argument_bytes: usize,
         refuse: Refuse<'_>,
     ) -> Result<Plan, Rejection> {
         let mut planner = Planner {
@@ -54,8 +57,13 @@ impl Plan {
             introspection: INTROSPECTION,
             is_passthrough: false,
             done: FxHashMap::default(),
+            places: FxHashMap::default(),
+            possible: FxHashMap::default(),
+            keys: FxHashMap::default(),
+            room: Room::new(max_argument_bytes),
             masked: BTreeSet::new(),
             hashing: RandomState::default(),
+            size: size_of::<Plan>(),
         };
         let object = schema.graphql.get_object(operation.object_type()).ok_or_else(invalid)?;
         let mut groups = Groups::default();
@@ -70,9 +78,10 @@ impl Plan {
         let reads = Arc::new(Reads::of(&[&root.ty]));
         let mut selected = Vec::new();
         select(&reads.ty.objects(), "", &mut selected)?;
-        let selection_key = selected.join(",").into();
-        let masked = planner.masked.into_iter().collect();
-        Ok(Plan { root, selected, selection_key, reads, masked })
+        let masked: Box<[_]> = planner.masked.into_iter().collect();
+        let texts = selected.iter().chain(&masked).map(|text| text.len() + PER_TEXT).sum::<usize>();
+        let (selected, size) = (selected.into(), planner.size + reads.size + texts);
+        Ok(Plan { root, selected, reads, masked, known_by: Arc::default(), size })
     }
 }
 
@@ -96,10 +105,41 @@ struct Planner<'a> {
     is_passthrough: bool,
     /// Selections by concrete type and the places of the document that they come from. Without it, an interface whose
     /// fields lead back to interfaces would be planned as often as there are ways of types down to it.
-    done: FxHashMap<(&'a str, Vec<*const executable::Field>), Arc<Selection>>,
+    done: FxHashMap<(&'a str, Nodes), Arc<Selection>>,
+    /// What the document says of a field, for all types that it is planned for.
+    places: FxHashMap<Nodes, Arc<Place>>,
+    /// Of an abstract type of which nothing is refused.
+    possible: FxHashMap<(&'a str, Nodes), Arc<Possible>>,
+    /// By a field with arguments: they are coerced once for all types that define it alike.
+    keys: FxHashMap<*const executable::Field, Vec<Keyed<'a>>>,
+    /// For their copies.
+    room: Room,
     masked: BTreeSet<Box<str>>,
     hashing: RandomState,
+    /// The memory that was made so far.
+    size: usize,
 }
+
+/// A field of a type, and where its value is found with its arguments.
+type Keyed<'a> = (Box<str>, &'a FieldDefinition, Arc<Key>);
+
+/// Places of the document that select one field.
+type Nodes = SmallVec<[*const executable::Field; 2]>;
+
+fn addresses(nodes: &[&Node<executable::Field>]) -> Nodes {
+    nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect()
+}
+
+/// What a text takes beside its bytes,
+const PER_TEXT: usize = 40;
+/// a selection beside its fields,
+const PER_SELECTION: usize = 64;
+/// what the document says of a field beside the key,
+const PER_PLACE: usize = 96;
+/// a key with arguments,
+const PER_KEY: usize = 160;
+/// and each type behind an abstract one.
+const PER_TYPE: usize = 64;
 
 impl<'a> Planner<'a> {
     fn selection(
@@ -107,7 +147,7 @@ impl<'a> Planner<'a> {
         object: &'a ObjectType,
         nodes: &[&'a Node<executable::Field>],
     ) -> Result<Arc<Selection>, Rejection> {
-        let key = (object.name.as_str(), nodes.iter().map(|node| std::ptr::from_ref(&***node)).collect());
+        let key = (object.name.as_str(), addresses(nodes));
         if let Some(done) = self.done.get(&key) {
             return Ok(Arc::clone(done));
         }
@@ -116,9 +156,10 @@ impl<'a> Planner<'a> {
         for node in nodes {
             self.collect(object, &node.selection_set, &mut visited, &mut groups)?;
         }
-        let fields: Result<_, _> = groups.values().map(|nodes| self.field(object, nodes, false)).collect();
-        let type_name = object.name.as_str().into();
-        let selection = Arc::new(Selection { type_name, fields: fields? });
+        let fields: Result<Box<[_]>, _> = groups.values().map(|nodes| self.field(object, nodes, false)).collect();
+        let (type_name, fields) = (object.name.as_str().into(), fields?);
+        self.size += PER_SELECTION + object.name.len() + size_of_val(&*fields);
+        let selection = Arc::new(Selection { type_name, fields });
         self.done.insert(key, Arc::clone(&selection));
         Ok(selection)
     }
@@ -202,12 +243,13 @@ impl<'a> Planner<'a> {
                 format!("Fields '{key}' conflict because they have differing arguments. Use different aliases.");
             return Err(self.invalid_field(message, node));
         }
-        let mut arguments = None;
+        let (planned, mut key) = self.schema.planned(&coordinate, name);
         let shape = if name == "__typename" {
             Shape::Typename(format!("\"{type_name}\"").into())
         } else if matches!(name, "__schema" | "__type") {
             let answer = introspection::below(self.schema, self.document, nodes, self.variables, self.introspection)?;
             self.introspection -= answer.len();
+            self.size += PER_TEXT + answer.len();
             Shape::Typename(answer)
         } else if let Some(guard) = self.schema.guard(type_name, name)
             && let Some(refusal) = (self.refuse)(&coordinate, guard)
@@ -226,27 +268,53 @@ impl<'a> Planner<'a> {
                     );
                     return Err(self.invalid_field(message, first));
                 }
-                let (schema, document, variables) = (self.schema, self.document, self.variables);
-                let coerced = coerce::arguments(schema, definition, &coordinate, first, document, variables);
-                arguments = Some(Arc::new(Value::Object(coerced.map_err(Rejection::Request)?)));
+                key = self.key(&coordinate, definition, first, &key)?;
             }
             self.ty(&definition.ty, nodes, &coordinate, false)?.shape
         };
-        let slot = match &arguments {
-            Some(arguments) => format!("{name}\0{}", arguments.canonical()).into(),
-            None => name.into(),
+        let ty = PlannedType { nullable: !definition.ty.is_non_null(), shape };
+        Ok(PlannedField { place: self.place(nodes), coordinate: planned, key, ty })
+    }
+
+    /// Where a field with arguments is found.
+    fn key(
+        &mut self,
+        coordinate: &str,
+        definition: &'a FieldDefinition,
+        node: &'a Node<executable::Field>,
+        plain: &Key,
+    ) -> Result<Arc<Key>, Rejection> {
+        let Planner { schema, document, variables, room, .. } = &*self;
+        let known = self.keys.get(&std::ptr::from_ref(&**node));
+        let is_alike = |(other, known, key): &&Keyed<'_>| {
+            key.python_name == plain.python_name && schema.takes_alike((coordinate, definition), (other, known))
         };
-        let (python_name, graphql_name) = (self.schema.python_name(&coordinate).into(), name.into());
-        let nullable = !definition.ty.is_non_null();
-        let locations = nodes.iter().filter_map(|node| self.location(node)).collect();
-        Ok(PlannedField {
-            response_key: first.response_key().as_str().into(),
-            key_json: format!("\"{}\":", first.response_key()).into(),
-            coordinate: coordinate.into(),
-            key: Arc::new(Key { slot, python_name, graphql_name, arguments }),
-            ty: PlannedType { nullable, shape },
-            locations,
-        })
+        if let Some((.., key)) = known.and_then(|known| known.iter().find(is_alike)) {
+            return Ok(key.clone());
+        }
+        let coerced = coerce::arguments(schema, definition, coordinate, node, document, variables, room);
+        let arguments = Value::Object(coerced.map_err(Room::refuse)?);
+        let slot: Box<str> = format!("{}\0{}", node.name, arguments.canonical()).into();
+        self.size += PER_KEY + slot.len() + arguments.size();
+        let (python_name, graphql_name) = (plain.python_name.clone(), plain.graphql_name.clone());
+        let key = Arc::new(Key { slot, python_name, graphql_name, arguments: Some(Arc::new(arguments)) });
+        let keys = self.keys.entry(std::ptr::from_ref(&**node)).or_default();
+        keys.push((coordinate.into(), definition, key.clone()));
+        Ok(key)
+    }
+
+    /// What the document says of a field.
+    fn place(&mut self, nodes: &[&'a Node<executable::Field>]) -> Arc<Place> {
+        if let Some(place) = self.places.get(&addresses(nodes)) {
+            return place.clone();
+        }
+        let locations = nodes.iter().filter_map(|node| self.location(node));
+        let locations: SmallVec<_> = locations.map(|(line, column)| (line as u32, column as u32)).collect();
+        let key_json = format!("\"{}\":", nodes[0].response_key()).into_boxed_str();
+        self.size += PER_PLACE + key_json.len() + locations.spilled() as usize * 8 * locations.len();
+        let place = Arc::new(Place { key_json, locations });
+        self.places.insert(addresses(nodes), place.clone());
+        place
     }
 
     fn invalid_field(&mut self, message: String, node: &Node<executable::Field>) -> Rejection {
@@ -282,29 +350,51 @@ impl<'a> Planner<'a> {
                     ExtendedType::Enum(definition) => Shape::Leaf(Leaf::Enum(definition.clone())),
                     ExtendedType::Object(object) => Shape::Object(self.selection(object, nodes)?),
                     ExtendedType::Interface(_) | ExtendedType::Union(_) => {
-                        let objects = self.schema.possible_types(name);
-                        let objects = objects.iter().filter_map(|name| self.schema.graphql.get_object(name));
-                        let mut types = IndexMap::default();
-                        for object in objects {
-                            let guard = self.schema.type_guard(&object.name);
-                            let may_give = || format!("{coordinate} may give {}, which", object.name);
-                            let selection = match guard.and_then(|guard| (self.refuse)(&may_give(), guard)) {
-                                None => Some(self.selection(object, nodes)?),
-                                Some(refusal) if !yields => return Err(refusal.into()),
-                                Some(_) => {
-                                    self.masked.insert(coordinate.into());
-                                    None
-                                }
-                            };
-                            types.insert(object.name.as_str().into(), selection);
-                        }
-                        Shape::Abstract(Possible { name: name.as_str().into(), types })
+                        Shape::Abstract(self.possible(name, nodes, coordinate, yields)?)
                     }
                     ExtendedType::InputObject(_) => return Err(invalid()),
                 }
             }
         };
         Ok(PlannedType { nullable, shape })
+    }
+
+    /// The types behind an interface or a union.
+    fn possible(
+        &mut self,
+        name: &'a Name,
+        nodes: &[&'a Node<executable::Field>],
+        coordinate: &str,
+        yields: bool,
+    ) -> Result<Arc<Possible>, Rejection> {
+        let known = (name.as_str(), addresses(nodes));
+        if let Some(possible) = self.possible.get(&known) {
+            return Ok(possible.clone());
+        }
+        let (mut types, mut is_whole) = (IndexMap::default(), true);
+        let objects = self.schema.possible_types(name);
+        for object in objects.iter().filter_map(|name| self.schema.graphql.get_object(name)) {
+            let guard = self.schema.type_guard(&object.name);
+            let may_give = || format!("{coordinate} may give {}, which", object.name);
+            let selection = match guard.and_then(|guard| (self.refuse)(&may_give(), guard)) {
+                None => Some(self.selection(object, nodes)?),
+                Some(refusal) if !yields => return Err(refusal.into()),
+                Some(_) => {
+                    // Each field that may give it is told of.
+                    is_whole = false;
+                    self.masked.insert(coordinate.into());
+                    None
+                }
+            };
+            let shared = selection.as_ref().map(|selection| selection.type_name.clone());
+            types.insert(shared.unwrap_or_else(|| object.name.as_str().into()), selection);
+        }
+        self.size += PER_PLACE + types.len() * PER_TYPE;
+        let possible = Arc::new(Possible { name: name.as_str().into(), types });
+        if is_whole {
+            self.possible.insert(known, possible.clone());
+        }
+        Ok(possible)
     }
 }
 

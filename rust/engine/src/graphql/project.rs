@@ -75,7 +75,7 @@ impl Path<'_> {
     fn steps(&self) -> Vec<PathStep> {
         let step = |path: &Path<'_>| match path.index {
             Some(index) => PathStep::Index(index),
-            None => PathStep::Key(path.field.response_key.clone()),
+            None => PathStep::Key(path.field.place.response_key().into()),
         };
         let mut steps: Vec<PathStep> = std::iter::successors(Some(self), |path| path.parent).map(step).collect();
         steps.reverse();
@@ -89,7 +89,7 @@ impl Projection {
         self.out.push_str("{\"data\":");
         let start = self.out.len();
         self.out.push('{');
-        self.out.push_str(&field.key_json);
+        self.out.push_str(&field.place.key_json);
         let (parent, index) = (None, None);
         let path = Path { parent, field, index };
         let placed = match source {
@@ -205,7 +205,7 @@ impl Projection {
             if at > 0 {
                 self.out.push(',');
             }
-            self.out.push_str(&field.key_json);
+            self.out.push_str(&field.place.key_json);
             let key = &field.key;
             let value = if self.passthrough {
                 members.get(&*key.python_name).or_else(|| members.get(&*key.graphql_name))
@@ -229,7 +229,8 @@ impl Projection {
 
     fn raise(&mut self, mut error: GraphQLError, path: &Path<'_>) -> Result<(), Stop> {
         error.path = path.steps();
-        error.locations = path.field.locations.to_vec();
+        let locations = path.field.place.locations.iter();
+        error.locations = locations.map(|(line, column)| (*line as usize, *column as usize)).collect();
         self.error_bytes += error.message.len() + error.path.len();
         self.errors.push(error);
         Err(Stop::Null)

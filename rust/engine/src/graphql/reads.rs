@@ -8,12 +8,17 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::plan::{Key, Leaf, PlannedField, PlannedType, Selection, Shape};
 
+/// What an object takes beside its fields.
+const PER_OBJECT: usize = 80;
+
 /// What has to be read of a function's result: a tree of values whose objects are keyed by slot (and have `__typename`
 /// where the type is an interface or a union).
 #[derive(Debug)]
 pub struct Reads {
     /// The root field's type.
     pub ty: ReadType,
+    /// The memory that it takes.
+    pub(super) size: usize,
 }
 
 /// A type, as far as reading it matters.
@@ -33,9 +38,9 @@ pub enum ReadType {
 #[derive(Debug)]
 pub struct ReadObject {
     /// The object type.
-    pub type_name: Box<str>,
+    pub type_name: Arc<str>,
     /// No slot stands here twice.
-    pub fields: Vec<ReadField>,
+    pub fields: Box<[ReadField]>,
 }
 
 /// A field to read.
@@ -49,7 +54,8 @@ pub struct ReadField {
 
 impl Reads {
     pub(super) fn of(types: &[&PlannedType]) -> Reads {
-        Reads { ty: Merge::default().ty(types) }
+        let mut merge = Merge::default();
+        Reads { ty: merge.ty(types), size: merge.size }
     }
 }
 
@@ -80,7 +86,8 @@ impl ReadType {
 #[derive(Default)]
 struct Merge {
     hashing: RandomState,
-    done: FxHashMap<(Box<str>, Vec<*const Selection>), Arc<ReadObject>>,
+    done: FxHashMap<(Arc<str>, Vec<*const Selection>), Arc<ReadObject>>,
+    size: usize,
 }
 
 impl Merge {
@@ -112,11 +119,11 @@ impl Merge {
         }
     }
 
-    fn object(&mut self, type_name: &str, parts: &[&Arc<Selection>]) -> Arc<ReadObject> {
+    fn object(&mut self, type_name: &Arc<str>, parts: &[&Arc<Selection>]) -> Arc<ReadObject> {
         let mut selections: Vec<_> = parts.iter().map(|part| Arc::as_ptr(part)).collect();
         selections.sort_unstable();
         selections.dedup();
-        let key = (type_name.into(), selections);
+        let key = (type_name.clone(), selections);
         if let Some(done) = self.done.get(&key) {
             return Arc::clone(done);
         }
@@ -131,8 +138,9 @@ impl Merge {
             key: Arc::clone(&fields[0].key),
             ty: self.ty(&fields.iter().map(|field| &field.ty).collect::<Vec<_>>()),
         };
-        let fields = slots.values().map(merge).collect();
-        let merged = Arc::new(ReadObject { type_name: type_name.into(), fields });
+        let fields: Box<[ReadField]> = slots.values().map(merge).collect();
+        self.size += PER_OBJECT + size_of_val(&*fields);
+        let merged = Arc::new(ReadObject { type_name: type_name.clone(), fields });
         self.done.insert(key, Arc::clone(&merged));
         merged
     }

@@ -6,17 +6,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use apollo_compiler::collections::HashMap as ApolloMap;
-use apollo_compiler::schema::{ExtendedType, Implementers, InputValueDefinition};
+use apollo_compiler::schema::{ExtendedType, FieldDefinition, Implementers, InputValueDefinition};
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Deserialize;
 
 use super::coerce;
 use super::field::{Declaration, Field};
 use super::names::{camel_case, python_name};
-use super::plan::Leaf;
+use super::plan::{Key, Leaf};
 use super::sdl::{self, SchemaError};
 use crate::predicate::Predicate;
 use crate::security::fields::Guard;
@@ -66,6 +67,8 @@ pub struct Schema {
     pub(super) root: Name,
     /// What is known of the SDL's own scalars.
     scalars: IndexMap<Name, Leaf, FxBuildHasher>,
+    /// Of fields that somebody has selected, by coordinate.
+    planned: Mutex<FxHashMap<Arc<str>, Arc<Key>>>,
 }
 
 /// What coercing an input object asks of each of its fields, looked up once for all values.
@@ -94,6 +97,7 @@ impl Schema {
             inputs: FxHashMap::default(),
             scalars: IndexMap::default(),
             root,
+            planned: Mutex::default(),
         };
         schema.fill_scalars(&input.scalars, input.code_first)?;
         schema.fill_inputs();
@@ -145,6 +149,30 @@ impl Schema {
             Some(name) => Cow::Borrowed(name),
             None => Cow::Owned(python_name(coordinate.rsplit('.').next().unwrap_or(coordinate))),
         }
+    }
+
+    /// The coordinate of a field, and where its value is found without arguments: one of each for all plans.
+    pub(super) fn planned(&self, coordinate: &str, name: &str) -> (Arc<str>, Arc<Key>) {
+        let mut planned = self.planned.lock();
+        if let Some((coordinate, key)) = planned.get_key_value(coordinate) {
+            return (coordinate.clone(), key.clone());
+        }
+        let (slot, python_name, arguments) = (name.into(), (&*self.python_name(coordinate)).into(), None);
+        let key = Arc::new(Key { slot, python_name, graphql_name: name.into(), arguments });
+        let coordinate: Arc<str> = coordinate.into();
+        planned.insert(coordinate.clone(), key.clone());
+        (coordinate, key)
+    }
+
+    /// Whether the arguments of two fields are coerced alike.
+    pub(super) fn takes_alike(&self, one: (&str, &FieldDefinition), other: (&str, &FieldDefinition)) -> bool {
+        let ((place, one), (elsewhere, other)) = (one, other);
+        let is_alike = |(one, other): (&Node<InputValueDefinition>, &Node<InputValueDefinition>)| {
+            let at = [place, elsewhere].map(|place| format!("{place}.{}", one.name));
+            let [python, others] = [&at[0], &at[1]].map(|at| self.python_name(at));
+            (&one.name, &one.ty, python, self.default(&at[0])) == (&other.name, &other.ty, others, self.default(&at[1]))
+        };
+        one.arguments.len() == other.arguments.len() && one.arguments.iter().zip(&other.arguments).all(is_alike)
     }
 
     /// What a field of an object type asks of its viewers. Included is what its interfaces, its function and the type that

@@ -23,7 +23,7 @@ pub trait Host {
     /// The same object once more.
     fn another(&self, object: &Self::Object) -> Self::Object;
     /// What stands at a place, of which no more than `room` may be read at once.
-    fn read(&mut self, object: &Self::Object, ty: &ReadType, room: Room) -> Found<Self>;
+    fn read(&mut self, object: &Self::Object, ty: &ReadType, room: Budget) -> Found<Self>;
     /// What a field gives; `None` where it is missing. What fails is a [`Value::Failed`].
     fn field(
         &mut self,
@@ -64,7 +64,7 @@ pub enum Found<H: Host + ?Sized> {
 
 /// How much may be read yet.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct Budget {
     /// Values: each field, each item of a list, and what stands in JSON.
     pub nodes: usize,
     /// Bytes of text.
@@ -75,9 +75,9 @@ pub struct Room {
 #[derive(Debug)]
 pub struct Full;
 
-impl Room {
+impl Budget {
     /// As much as there is.
-    pub const ALL: Room = Room { nodes: usize::MAX, bytes: usize::MAX };
+    pub const ALL: Budget = Budget { nodes: usize::MAX, bytes: usize::MAX };
 
     /// Takes so many values and bytes of text.
     pub fn take(&mut self, nodes: usize, bytes: usize) -> Result<(), Full> {
@@ -140,7 +140,7 @@ pub struct Walk {
     /// Where it gave way: the positions in each list and object, the deepest first.
     stopped: Vec<usize>,
     /// What it may read yet.
-    left: Option<Room>,
+    left: Option<Budget>,
     /// The numbers of the awaitables that it waits for.
     pub awaits: Vec<usize>,
 }
@@ -192,7 +192,7 @@ impl<O, I> Tree<O, I> {
     pub fn read<H: Host<Object = O, Items = I>>(
         &mut self,
         ty: &ReadType,
-        room: Room,
+        room: Budget,
         walk: &mut Walk,
         host: &mut H,
         manners: &mut impl Manners,
@@ -233,7 +233,7 @@ struct Reader<'a, H: Host, M> {
     outcomes: &'a [Option<Result<H::Object, Value>>],
     stopped: &'a mut Vec<usize>,
     awaits: &'a mut Vec<usize>,
-    left: &'a mut Room,
+    left: &'a mut Budget,
     nodes: &'a mut usize,
 }
 

@@ -16,6 +16,10 @@ use crate::security::rows;
 const MAX_KEYS: usize = 64;
 /// and this many where one has. What would need more is left to the residue.
 const MAX_KEYS_OF_ONE_LIST: usize = 16_384;
+/// What a condition takes where it asks for nothing, its group included,
+const PER_CONDITION: usize = 512;
+/// and each of its keys in an index.
+const PER_POSTING: usize = 24;
 /// At most this many places make a shape.
 pub(super) const MAX_PLACES: usize = 8;
 
@@ -175,6 +179,14 @@ impl Condition {
     /// About how many bytes it takes in an index.
     pub(crate) fn size(&self) -> usize {
         512 + 64 * self.0.keys.iter().map(|(_, set)| set.len()).product::<usize>()
+    }
+
+    /// The memory that it takes, its places in an index included.
+    pub(crate) fn memory(&self) -> usize {
+        let Parts { asked, keys, .. } = &*self.0;
+        let trees = asked.where_.parts.iter().chain(&asked.rows.parts).map(Tree::memory);
+        let postings = keys.iter().map(|(_, set)| set.len()).product::<usize>();
+        PER_CONDITION + trees.sum::<usize>() + postings * PER_POSTING
     }
 
     /// The services that an event may come from.

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::accounts::KINDS;
 use crate::bus::Status;
 use crate::clock::Clock;
 use crate::error::Module;
@@ -123,6 +124,7 @@ pub struct Metrics {
     subscriptions: Level,
     queued_messages: Level,
     queued_bytes: Level,
+    memory_bytes: Family<[(&'static str, &'static str); 1], Level>,
     publish_to_enqueue: Histogram,
     queue_wait: Histogram,
     resolver: ByField<Histogram>,
@@ -159,6 +161,7 @@ impl Metrics {
             subscriptions: Level::default(),
             queued_messages: Level::default(),
             queued_bytes: Level::default(),
+            memory_bytes: Family::default(),
             publish_to_enqueue: histogram(),
             queue_wait: histogram(),
             resolver: ByField::new_with_constructor(histogram),
@@ -180,6 +183,7 @@ impl Metrics {
         registry.register("subscriptions_ended", "How subscriptions ended", metrics.subscriptions_ended.clone());
         registry.register("queued_messages", "Results that wait for readers", metrics.queued_messages.clone());
         registry.register("queued_bytes", "Bytes of results that wait for readers", metrics.queued_bytes.clone());
+        registry.register("memory_bytes", "Memory that is held for clients", metrics.memory_bytes.clone());
         let text = "From an event's publishing until its results are queued";
         registry.register("publish_to_enqueue_seconds", text, metrics.publish_to_enqueue.clone());
         registry.register("queue_wait_seconds", "How long a result waits for its reader", metrics.queue_wait.clone());
@@ -203,6 +207,11 @@ impl Metrics {
         }
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    /// Takes over what memory is held, by what it is held for.
+    pub fn observe_memory(&self, held: impl Iterator<Item = (&'static str, usize)>) {
+        held.for_each(|(kind, bytes)| _ = self.memory_bytes.get_or_create(&[("kind", kind)]).set(bytes as i64));
     }
 
     /// Takes over how the bus is.
@@ -244,11 +253,16 @@ impl Metrics {
         self.subscriptions_ended.get_or_create(&[("reason", label)]).inc();
     }
 
-    /// Counts a message that waits for as long as the guard lives.
-    pub fn queued(self: &Arc<Self>, bytes: usize) -> Queued {
+    /// A message waits; whoever queues it says when it no longer does.
+    pub fn queued(&self, bytes: usize) {
         self.queued_messages.inc();
         self.queued_bytes.inc_by(bytes as i64);
-        Queued { bytes: bytes as i64, metrics: self.clone() }
+    }
+
+    /// So many messages do not wait any more.
+    pub fn unqueued(&self, messages: usize, bytes: usize) {
+        self.queued_messages.dec_by(messages as i64);
+        self.queued_bytes.dec_by(bytes as i64);
     }
 
     /// The results of an event that was published then are queued.
@@ -296,6 +310,8 @@ impl Metrics {
             let counted = self.events_ill_typed.get_or_create(&[("field", field.clone())]);
             ((&**field).into(), count(&counted))
         };
+        let memory =
+            |kind: &'static str| (kind.into(), Value::Int(self.memory_bytes.get_or_create(&[("kind", kind)]).get()));
         let modules = || MODULES.iter().map(|(_, label)| *label);
         let members = [
             ("connections", Value::Int(self.connections.get())),
@@ -314,6 +330,7 @@ impl Metrics {
             ("bus_skipped", count(&self.bus_skipped)),
             ("queued_messages", Value::Int(self.queued_messages.get())),
             ("queued_bytes", Value::Int(self.queued_bytes.get())),
+            ("memory_bytes", Value::Object(KINDS.into_iter().map(memory).collect::<Object>())),
             (
                 "subscriptions_ended",
                 labelled(&self.subscriptions_ended, "reason", &mut ENDS.iter().map(|(_, label)| *label)),
@@ -345,18 +362,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// A message that waits; the levels go down again when this is dropped.
-pub struct Queued {
-    bytes: i64,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.metrics.queued_messages.dec();
-        self.metrics.queued_bytes.dec_by(self.bytes);
     }
 }

@@ -8,5 +8,5 @@ pub mod audit;
 mod metrics;
 mod told;
 
-pub use metrics::{Counted, DropReason, Ended, Metrics, Queued};
+pub use metrics::{Counted, DropReason, Ended, Metrics};
 pub use told::Told;

@@ -147,6 +147,17 @@ impl Constant {
         })
     }
 
+    /// The memory that it takes beside itself.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Constant::Id(text) | Constant::Enum(text) => text.len(),
+            Constant::Decimal(decimal) => decimal.size(),
+            Constant::List(items) => items.iter().map(|item| size_of::<Constant>() + item.memory()).sum(),
+            Constant::Json(value) => value.size(),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn side(&self) -> Side<'_> {
         match self {
             Constant::Null => Side::Null,

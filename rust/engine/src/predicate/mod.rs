@@ -43,6 +43,7 @@ use crate::viewer::Viewer;
 mod compare;
 mod constant;
 mod describe;
+mod memory;
 mod set;
 
 /// A predicate as it was declared. Its JSON is an array whose first item is the operator:

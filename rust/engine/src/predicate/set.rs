@@ -243,6 +243,14 @@ impl Set {
         }
     }
 
+    /// The memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        match &self.forms {
+            Forms::One(form) => form.len(),
+            Forms::Many(packed) => packed.bytes.len() + size_of_val(&*packed.ends),
+        }
+    }
+
     pub(crate) fn get(&self, at: usize) -> &[u8] {
         match &self.forms {
             Forms::One(form) => form,

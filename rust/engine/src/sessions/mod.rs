@@ -10,6 +10,6 @@ pub mod protocol;
 mod register;
 mod stream;
 
-pub use connection::{Answer, Connection, Offer, Outgoing, Question};
+pub use connection::{Answer, Connection, Held, Offer, Outgoing, Question};
 pub use register::Sessions;
 pub use stream::{Ask, Delivery, Framing, OpenError, Stream};

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::connection::Connection;
 use super::stream::Stream;
-use crate::accounts::{Registry, Revocation};
+use crate::accounts::{Registry, Revocation, Weights};
 use crate::bus::{BusError, Published, Receiver};
 use crate::clock::within;
 use crate::delivery::Resolver;
@@ -67,7 +67,8 @@ impl Sessions {
         let parts = &self.engine.parts;
         parts.bus.connect(Some(self.clone())).await?;
         let (timers, quotas) = (self.timers.clone(), parts.quotas.clone());
-        let timers = self.runtime.spawn(async move { tokio::join!(timers.run(), quotas.run()) });
+        let relief = relieve(Arc::downgrade(self), quotas.weights.clone());
+        let timers = self.runtime.spawn(async move { tokio::join!(timers.run(), quotas.run(), relief) });
         *self.timer_task.lock() = Some(timers.abort_handle());
         self.engine.enter(Phase::Running);
         Ok(())
@@ -155,6 +156,22 @@ impl Sessions {
         self.connections.iter().map(|entry| entry.value().clone()).collect()
     }
 
+    /// Lets go of the fullest connection, or stream, of the account that holds most; returns whether there was one.
+    fn shed(&self) -> bool {
+        let most = |holds: (usize, usize)| (holds.1 > 0).then_some(holds);
+        let connections = self.connections().into_iter().map(|one| (most(one.holds()), one));
+        let streams = self.streams().into_iter().map(|one| (most(one.holds()), one));
+        let fullest = (connections.max_by_key(|(holds, _)| *holds), streams.max_by_key(|(holds, _)| *holds));
+        match fullest {
+            (Some((held, one)), other) if held.is_some() && Some(held) >= other.as_ref().map(|(held, _)| *held) => {
+                one.shed();
+            }
+            (_, Some((Some(_), one))) => one.shed(),
+            _ => return false,
+        }
+        true
+    }
+
     /// Ends a subscription from the server's side; returns whether it existed.
     pub fn complete(&self, id: &str, connection_id: Option<&str>) -> bool {
         if let Some(connection) =
@@ -165,6 +182,15 @@ impl Sessions {
         let key = (connection_id.map(Arc::from), Arc::from(id));
         let stream = self.streams.get(&key).map(|found| found.value().clone());
         stream.is_some_and(|stream| stream.complete())
+    }
+}
+
+/// While the process holds more than it may, the account that holds most loses its fullest connection.
+async fn relieve(sessions: Weak<Sessions>, weights: Arc<Weights>) {
+    loop {
+        weights.overfull().await;
+        let Some(sessions) = sessions.upgrade() else { return };
+        while weights.is_over() && sessions.shed() {}
     }
 }
 

@@ -105,7 +105,8 @@ impl Stream {
         {
             return Err(OpenError::InUse(format!("connection_id {label:?} is a socket's")));
         }
-        let clock = &sessions.engine.parts.clock;
+        let (clock, quotas) = (&sessions.engine.parts.clock, &sessions.engine.parts.quotas);
+        let accounts = Accounts::of(&ask.viewer, None);
         let stream = Arc::new(Stream {
             sessions: sessions.clone(),
             outbox: Outbox::new((&sessions.engine.parts.limits).into(), notify),
@@ -115,6 +116,7 @@ impl Stream {
             expires: ask.viewer.expires_in(clock.utc()).map(|left| clock.now() + left),
             state: Mutex::default(),
         });
+        stream.outbox.charge_to(quotas.load(&accounts));
         // The place is taken before anything is started, so that two opens under one id cannot both succeed.
         match sessions.streams.entry(key) {
             dashmap::Entry::Occupied(_) => {
@@ -125,7 +127,7 @@ impl Stream {
         let started = sessions.engine.subscribe(&Start {
             request: Request { ..ask.request },
             viewer: &ask.viewer,
-            seat: &Seat::new(Accounts::of(&ask.viewer, None), &sessions.engine.parts.quotas.subscriptions),
+            seat: &Seat::new(accounts, &quotas.subscriptions),
             id: &ask.id,
             resume: &ask.resume,
             outbox: &stream.outbox,
@@ -177,9 +179,6 @@ impl Stream {
             self.expire();
         }
         if self.outbox.is_slow() {
-            if self.state.lock().subscription.is_some() {
-                self.note(audit::Kind::SlowConsumer, "");
-            }
             self.end(Ended::Slow);
             return Some(Delivery::Slow);
         }
@@ -235,9 +234,28 @@ impl Stream {
             (state.subscription.take(), state.alarm.take(), state.registered.take())
         };
         drop(registered);
+        if how == Ended::Slow && subscription.is_some() {
+            self.note(audit::Kind::SlowConsumer, "");
+        }
         self.sessions.timers.set(&mut alarm, None, Weak::<Stream>::new());
         self.sessions.streams.remove_if(&self.key, |_, found| std::ptr::eq(&**found, self));
-        subscription.map_or(0, |subscription| subscription.close(how))
+        let left = subscription.map_or(0, |subscription| subscription.close(how));
+        // A mailbox that nobody takes from any more would hold its outbox, which holds it.
+        self.outbox.clear();
+        left
+    }
+
+    /// Lets go of it, as its account holds most of what the process may hold.
+    pub(crate) fn shed(&self) {
+        self.outbox.overflowed();
+        let left = self.end(Ended::Slow);
+        self.sessions.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
+    }
+
+    /// What its account, and itself, hold.
+    pub(crate) fn holds(&self) -> (usize, usize) {
+        let load = self.outbox.load();
+        (load.account.total(), self.outbox.bytes() + load.total())
     }
 
     /// Ends it from the server's side, after what is queued.

@@ -50,6 +50,11 @@ impl Decimal {
         self.is_integer().then(|| self.write_plain(&mut out)).map(|_| out)
     }
 
+    /// The memory that it takes.
+    pub fn size(&self) -> usize {
+        size_of::<Decimal>() + self.digits.len()
+    }
+
     fn length(&self) -> i64 {
         self.digits.len() as i64
     }

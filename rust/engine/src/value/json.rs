@@ -197,6 +197,16 @@ pub fn write_string(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// The length of a text as a JSON string.
+pub(super) fn string_len(text: &str) -> usize {
+    let more = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(more).sum::<usize>()
+}
+
 /// Appends a finite float as JSON, with a fraction or an exponent, so that it stays a float.
 pub fn write_float(number: f64, out: &mut String) {
     match serde_json::to_string(&number) {

@@ -24,6 +24,11 @@ pub type Object = IndexMap<Box<str>, Value, RandomState>;
 /// Arrays and objects may be nested this deep in anything that comes from outside.
 pub const MAX_NESTING: usize = 128;
 
+/// What an allocation takes beside what is in it,
+const PER_ALLOCATION: usize = 24;
+/// and a member of an object beside its value: its key, a hash and a place in the table.
+const PER_MEMBER: usize = 64;
+
 /// A number that a client sends may have so many digits, written without an exponent. Python reads no longer integer, and who
 /// made one of a short `1e99999999` would wait for it for ever.
 pub const MAX_DIGITS: i64 = 4_300;
@@ -100,6 +105,47 @@ impl Value {
             }
             Value::Number(text) => Decimal::parse(text),
             _ => None,
+        }
+    }
+
+    /// The memory that it takes, about as the allocator has it.
+    pub fn size(&self) -> usize {
+        let below = match self {
+            Value::Number(text) | Value::String(text) => text.len() + PER_ALLOCATION,
+            Value::List(items) => {
+                let spare = (items.capacity() - items.len()) * size_of::<Value>();
+                items.iter().map(Value::size).sum::<usize>() + spare + PER_ALLOCATION
+            }
+            Value::Object(members) => {
+                let sizes = members.iter().map(|(key, value)| key.len() + PER_MEMBER + value.size());
+                sizes.sum::<usize>() + PER_ALLOCATION
+            }
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Failed(_) => 0,
+        };
+        size_of::<Value>() + below
+    }
+
+    /// The length of its compact JSON text, or more than `most` where that is longer; no more of it is looked at then.
+    pub fn json_len(&self, most: usize) -> usize {
+        let sum = |parts: &mut dyn Iterator<Item = (usize, &Value)>| {
+            // The brackets, without the comma that the last one does not have.
+            let mut length = 1;
+            for (before, part) in parts {
+                if length > most {
+                    break;
+                }
+                length += before + part.json_len(most - length);
+            }
+            length.max(2)
+        };
+        match self {
+            Value::Null | Value::Failed(_) => 4,
+            Value::List(items) => sum(&mut items.iter().map(|item| (1, item))),
+            Value::Object(members) => sum(&mut members.iter().map(|(key, value)| (json::string_len(key) + 2, value))),
+            Value::String(text) => json::string_len(text),
+            Value::Number(text) => text.len(),
+            Value::Int(number) => itoa::Buffer::new().format(*number).len(),
+            Value::Bool(_) | Value::Float(_) => self.to_json().len(),
         }
     }
 

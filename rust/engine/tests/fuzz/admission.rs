@@ -54,7 +54,10 @@ const LIMITS: &str = r#"{
     "max_connections": 1, "max_connections_per_user": null, "max_connections_per_tenant": null, "max_pending_connections": 1,
     "max_subscriptions_per_connection": 1, "max_subscriptions_per_user": null, "max_subscriptions_per_tenant": null,
     "max_message_bytes": 1, "max_query_bytes": 65536, "max_query_tokens": 2000, "max_query_depth": 20, "max_query_fields": 1000,
-    "max_query_aliases": 30, "connection_init_timeout": 1, "ping_interval": 1, "pong_timeout": 1, "subscribes_per_second": null,
+    "max_query_aliases": 30,
+    "max_argument_bytes": 262144, "max_subscription_bytes": 1048576, "max_connection_state_bytes": 8388608,
+    "max_user_bytes": 67108864, "max_process_bytes": 1073741824, "messages_per_second": 100, "message_burst": 1000,
+    "bytes_per_second": 262144, "connection_init_timeout": 1, "ping_interval": 1, "pong_timeout": 1, "subscribes_per_second": null,
     "burst": 1, "events_per_second_per_subscription": null, "events_per_second_per_user": null, "max_event_bytes": 1,
     "queue_messages": 1, "queue_bytes": 1, "connection_queue_bytes": 1, "overflow": "disconnect", "max_result_bytes": 4194304, "max_result_nodes": 100000,
     "resolver_concurrency": 1, "max_calls": 1000, "resolver_threads": 1, "drain_timeout": 1, "resolver_timeout": 1}"#;

@@ -39,8 +39,9 @@ fn coerce(query: &str, variables: &str) -> Result<String, String> {
     let given = Value::parse(variables.as_bytes()).expect("JSON");
     let field = operation.root_fields(document).next().expect("a root field");
     let coordinate = format!("Subscription.{}", field.name);
-    let coerced = super::variables(&schema, operation, document, &given)
-        .and_then(|variables| arguments(&schema, &field.definition, &coordinate, field, document, &variables));
+    let room = Room::new(usize::MAX);
+    let coerced = super::variables(&schema, operation, document, &given, &room)
+        .and_then(|variables| arguments(&schema, &field.definition, &coordinate, field, document, &variables, &room));
     let coerced = coerced.map_err(|errors| {
         assert!(errors.iter().all(|error| error.code == "BAD_USER_INPUT"));
         describe(&errors)
@@ -444,7 +445,7 @@ fn spent(ty: &str, argument: &str, json: &str) -> (u64, u64, bool) {
     let given = Value::Object([("v".into(), Value::parse(json.as_bytes()).expect("JSON"))].into_iter().collect());
     let mut is_refused = false;
     let spent = allocation_counter::measure(|| {
-        is_refused = super::variables(&schema, operation, &document, &given).is_err();
+        is_refused = super::variables(&schema, operation, &document, &given, &Room::new(usize::MAX)).is_err();
     });
     (spent.count_total, spent.bytes_total, is_refused)
 }

@@ -58,7 +58,7 @@ pub(crate) fn build(schema: &Schema, query: &str, variables: &str, held: &[&str]
     let permissions = held.iter().map(|one| Box::from(*one)).collect();
     let viewer = Viewer { permissions, ..Viewer::default() };
     let refuse = |guarded: &str, guard: &Guard| refusal(guarded, Some(guard), &viewer);
-    let plan = Plan::build(schema, operation, &document, variables.as_object().unwrap(), &refuse);
+    let plan = Plan::build(schema, operation, &document, variables.as_object().unwrap(), usize::MAX, &refuse);
     plan.map(Arc::new)
 }
 
@@ -86,7 +86,7 @@ fn names(reads: &ReadType) -> String {
 }
 
 fn keys(selection: &Selection) -> Vec<&str> {
-    selection.fields.iter().map(|field| &*field.response_key).collect()
+    selection.fields.iter().map(|field| field.place.response_key()).collect()
 }
 
 fn told(result: Result<Arc<Plan>, Rejection>) -> String {
@@ -112,7 +112,7 @@ fn equal_keys_are_merged_all_the_way_down() {
         plan.selected.join(" "),
         "id owner owner.id owner.name customer customer.name customer.owner customer.owner.name status"
     );
-    assert_eq!(order.fields[0].locations.len(), 2);
+    assert_eq!(order.fields[0].place.locations.len(), 2);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn arguments_below_the_root_are_coerced_and_part_of_the_slot() {
         names(&two.reads.ty),
         "{customer{friends{\"first\":1,}[{id}] friends{\"first\":2,}[{name}] friends{}[{id}]}}"
     );
-    assert_eq!(one.selection_key, two.selection_key);
+    assert_eq!(one.selected, two.selected);
     let ReadType::Object(order) = &two.reads.ty else { panic!() };
     let ReadType::Object(customer) = &order.fields[0].ty else { panic!() };
     assert_eq!(customer.fields[1].key.arguments.as_deref().unwrap().to_json(), r#"{"first":2}"#);
@@ -181,7 +181,7 @@ fn a_guard_holds_wherever_its_field_is_reached() {
     let id: &[(&str, &[&[&str]])] = &[("Node.id", &[&["a"]]), ("Node.owner", &[&["a"]])];
     assert!(refused(id, "subscription { order { id } }", &[]));
     let plan = build(&schema(id), "subscription { order { owner { id } status } }", "{}", &[]).unwrap();
-    assert_eq!((names(&plan.reads.ty).as_str(), &*plan.selection_key), ("{status}", "status"));
+    assert_eq!((names(&plan.reads.ty), plan.selected.join(",")), ("{status}".to_owned(), "status".to_owned()));
     // Behind one type only.
     let order: &[(&str, &[&[&str]])] = &[("Order.id", &[&["a"]])];
     assert!(refused(order, "subscription { node { id } }", &[]));
@@ -264,6 +264,6 @@ fn a_selection_may_be_deep_but_not_without_end() {
 fn places_count_lines_and_characters() {
     let plan = plan("# é\r\nsubscription {\r order { # ü\n  a: id, status } }");
     let Shape::Object(order) = &plan.root.ty.shape else { panic!() };
-    assert_eq!(*plan.root.locations, [(3, 2)]);
-    assert_eq!([&*order.fields[0].locations, &*order.fields[1].locations], [[(4, 3)], [(4, 10)]]);
+    assert_eq!(*plan.root.place.locations, [(3, 2)]);
+    assert_eq!([&*order.fields[0].place.locations, &*order.fields[1].place.locations], [[(4, 3)], [(4, 10)]]);
 }

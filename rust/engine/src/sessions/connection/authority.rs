@@ -44,6 +44,10 @@ impl Connection {
         }
         let (accounts, quotas) = (Accounts::of(&viewer, Some(self.number)), &self.sessions.engine.parts.quotas);
         state.seat = Seat::new(accounts.clone(), &quotas.subscriptions);
+        if viewer.user_id.is_some() {
+            state.load = quotas.load(&accounts);
+        }
+        self.outbox.charge_to(state.load.clone());
         let shares = match Seat::new(accounts, &quotas.connections).take() {
             Ok(shares) => shares,
             Err(Reached::User) => {

@@ -21,8 +21,24 @@ impl Connection {
     pub(super) fn slow(&self, state: &mut State) {
         if !state.protocol.is_closed() {
             self.note(audit::Kind::SlowConsumer, state.viewer.as_deref(), "");
+            // What waits for others goes down with the one that overflowed.
+            let left: usize = state.operations.values().map(|subscription| subscription.mailbox.waiting()).sum();
+            self.sessions.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
         }
         self.end(state, Close::SLOW_CONSUMER, Ended::Slow);
+    }
+
+    /// Lets go of it, as its account holds most of what the process may hold.
+    pub(crate) fn shed(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        self.slow(&mut state);
+        self.settle(state);
+    }
+
+    /// What its account, and itself, hold.
+    pub(crate) fn holds(&self) -> (usize, usize) {
+        let load = self.state.lock().load.clone();
+        (load.account.total(), self.outbox.bytes() + load.total())
     }
 
     /// The socket is gone, or the close was sent: nothing of the connection stays.
@@ -84,7 +100,11 @@ impl Connection {
         state.control.clear();
         state.held_back.clear();
         state.control_bytes = 0;
+        state.answers = None;
+        state.asked = None;
         state.control.push_back(Outgoing::Close(close));
+        // A mailbox that nobody takes from any more would hold its outbox, which holds it.
+        self.outbox.clear();
     }
 
     /// Closes what was not acknowledged, for a reason that operators are told.

@@ -11,11 +11,11 @@ use std::time::Instant;
 use foldhash::HashMap;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::accounts::{Accounts, Authorisation, Registered, Seat, Shares};
+use crate::accounts::{Accounts, Authorisation, ConnectionLoad, Kind, Registered, Seat, Shares, Weight};
 use crate::delivery::{Notify, Outbox, Subscription};
 use crate::engine::Phase;
 use crate::operators::audit;
-use crate::operators::{Counted, DropReason, Ended};
+use crate::operators::{Counted, Ended};
 use crate::sessions::protocol::{Action, Close, Frame, Protocol, Settings};
 use crate::sessions::register::Sessions;
 use crate::tasks::{Tasks, UnderWay};
@@ -23,9 +23,11 @@ use crate::timers::{Alarm, Timed};
 use crate::viewer::Viewer;
 
 pub use authority::{Answer, Question};
+pub use held::Held;
 
 mod authority;
 mod ending;
+mod held;
 mod operations;
 
 /// A WebSocket connection.
@@ -46,8 +48,12 @@ struct State {
     viewer: Option<Arc<Viewer>>,
     /// What limits on subscriptions count for; nobody's until somebody watches.
     seat: Arc<Seat>,
+    /// What it holds; its own until it is known who watches.
+    load: Arc<ConnectionLoad>,
     /// While the auth handler is at work.
     authorisation: Option<Authorisation>,
+    /// What the auth handler was given.
+    asked: Option<Weight>,
     registered: Option<Registered>,
     /// When the viewer's authority ends.
     expires: Option<Instant>,
@@ -55,6 +61,8 @@ struct State {
     /// What goes out before any result: acks, pongs, refusals, the close.
     control: VecDeque<Outgoing>,
     control_bytes: usize,
+    /// Of these bytes.
+    answers: Option<Weight>,
     alarm: Option<Alarm>,
     held: Option<(Counted, Shares)>,
     under_way: Option<UnderWay>,
@@ -88,6 +96,7 @@ impl Connection {
         let limits = &sessions.engine.parts.limits;
         let now = sessions.engine.parts.clock.now();
         let number = sessions.number();
+        let nobody = Accounts::of(&Viewer::default(), Some(number));
         let connection = Arc::new(Connection {
             id: uuid::Uuid::now_v7().simple().to_string().into(),
             number,
@@ -99,12 +108,15 @@ impl Connection {
                 protocol: Protocol::new(Settings::new(limits, offer.authenticates), now),
                 viewer: None,
                 seat: Seat::new(Accounts::default(), &sessions.engine.parts.quotas.subscriptions),
+                load: sessions.engine.parts.quotas.load(&nobody),
                 authorisation: None,
+                asked: None,
                 registered: None,
                 expires: None,
                 operations: HashMap::default(),
                 control: VecDeque::new(),
                 control_bytes: 0,
+                answers: None,
                 alarm: None,
                 held: None,
                 under_way: Some(sessions.readers.start()),
@@ -144,8 +156,9 @@ impl Connection {
                 None
             }
         };
-        if question.is_some() {
+        if let Some(Question { payload, .. }) = &question {
             state.authorisation = Some(self.sessions.engine.parts.revocations.begin());
+            state.asked = Some(state.load.weigh(Kind::Inbound, payload.size()));
         }
         self.settle(state);
         question
@@ -154,6 +167,7 @@ impl Connection {
     /// The auth handler has answered.
     pub fn answered(self: &Arc<Self>, number: u64, answer: Answer) {
         let mut state = self.state.lock();
+        state.asked = None;
         if number == authority::INIT {
             // A second answer would put somebody else in the first one's place.
             if state.viewer.is_none() {
@@ -182,14 +196,12 @@ impl Connection {
             self.expire(&mut state);
         }
         if self.outbox.is_slow() && !state.protocol.is_closed() {
-            // What waits for others goes down with the one that overflowed.
-            let left: usize = state.operations.values().map(|subscription| subscription.mailbox.waiting()).sum();
-            self.sessions.engine.parts.metrics.dropped(DropReason::Overflow, left as u64);
             self.slow(&mut state);
         }
         if let Some(outgoing) = state.control.pop_front() {
             if let Outgoing::Text(text) = &outgoing {
                 state.control_bytes -= text.len();
+                state.weigh_answers();
             }
             return Some(outgoing);
         }
@@ -236,9 +248,11 @@ impl Connection {
 
     fn send<const N: usize>(&self, state: &mut State, messages: [String; N]) {
         let limits = &self.sessions.engine.parts.limits;
+        let length = messages.iter().map(String::len).sum();
         // A client that asks without reading the answers is slow as well.
         if state.control.len() + state.held_back.len() >= limits.queue_messages
             || state.control_bytes >= limits.connection_queue_bytes
+            || !state.control.is_empty() && !state.load.account.fits(length)
         {
             return self.slow(state);
         }
@@ -249,6 +263,7 @@ impl Connection {
                 _ => state.held_back.push_back(text),
             }
         }
+        state.weigh_answers();
     }
 
     /// After every step: the alarm follows the deadlines, and the transport hears of what there is to send.
@@ -266,6 +281,14 @@ impl Connection {
             true => self.outbox.signal(),
             false => {}
         }
+    }
+}
+
+impl State {
+    /// What waits of answers is charged as it is.
+    fn weigh_answers(&mut self) {
+        let State { load, answers, control_bytes, .. } = self;
+        answers.get_or_insert_with(|| load.weigh(Kind::Queues, 0)).set(*control_bytes);
     }
 }
 

@@ -16,7 +16,8 @@
 //! Until the ack the init time-out bounds a silent peer, the auth handler's time included. From the ack on a `ping`
 //! goes out `ping_interval` after the ack and after each answered ping; a peer whose `pong` has not come `pong_timeout`
 //! after it is gone. Only a `pong` is an answer, and one that is read before the tick counts, however late: a process
-//! that was busy does not close the connections of those who did answer.
+//! that was busy does not close the connections of those who did answer. While nothing is [read](Protocol::hold) of a client, the time for
+//! its `pong` stands still.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -125,6 +126,8 @@ pub struct Protocol {
     deadline: Instant,
     operations: HashSet<Arc<str>>,
     refresh: Refresh,
+    /// Since when nothing is read of the client.
+    held: Option<Instant>,
 }
 
 /// Where a refresh of the viewer's authority stands; at most one is worked on at a time, and one a second.
@@ -163,6 +166,22 @@ impl Protocol {
             deadline: now + settings.init_timeout,
             operations: HashSet::new(),
             refresh: Refresh::default(),
+            held: None,
+        }
+    }
+
+    /// Nothing is read of the client from now on, until [`Protocol::go_on`].
+    pub fn hold(&mut self, now: Instant) {
+        self.held = Some(now);
+    }
+
+    /// The client is read again.
+    pub fn go_on(&mut self, now: Instant) {
+        if let Some(held) = self.held.take()
+            && self.phase == Phase::Pinged
+        {
+            let pinged = self.deadline.checked_sub(self.settings.pong_timeout).unwrap_or(held);
+            self.deadline += now.saturating_duration_since(held.max(pinged));
         }
     }
 
@@ -232,6 +251,7 @@ impl Protocol {
                 self.enter(Phase::Pinged, now + self.settings.pong_timeout);
                 Some(Action::Send(message(None, "ping", None)))
             }
+            Phase::Pinged if self.held.is_some() => None,
             Phase::Pinged => self.close(Close::PONG_TIMEOUT),
             Phase::Closed => None,
         }
@@ -239,8 +259,9 @@ impl Protocol {
 
     /// When [`Protocol::tick`] wants to be called; `None` once closed. Every call may move it.
     pub fn deadline(&self) -> Option<Instant> {
-        let first = self.refresh.deadline.map_or(self.deadline, |refresh| refresh.min(self.deadline));
-        (self.phase != Phase::Closed).then_some(first)
+        let own = (self.phase != Phase::Pinged || self.held.is_none()).then_some(self.deadline);
+        let first = self.refresh.deadline.into_iter().chain(own).min();
+        first.filter(|_| self.phase != Phase::Closed)
     }
 
     /// Whether the refresh with this number is under way.

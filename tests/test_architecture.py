@@ -45,7 +45,7 @@ BINDINGS = {
     "bus": "runtime errors",
     "run": "errors wake",
     "read": "convert functions",
-    "reading": "wake functions read",
+    "reading": "runtime wake functions read",
     "calls": "runtime wake convert functions reading",
     "publishing": "runtime convert errors bus run",
     "socket": "runtime wake convert viewer run",

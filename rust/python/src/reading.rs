@@ -12,9 +12,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
+use pyo3_async_runtimes::generic::Runtime;
 
 use crate::functions::{Functions, Origin, masked, too_late};
 use crate::read::{Awaitables, Reader};
+use crate::runtime::Tokio;
 use crate::wake::{Bridge, OnLoop};
 
 /// A result that is being read on the loop.
@@ -93,6 +95,7 @@ impl InProgress {
         while reading.read(&mut self.host(py, None), &self.reader()) {
             py.detach(std::thread::yield_now);
         }
+        py.detach(|| drop(reading));
     }
 
     fn host<'a, 'py>(&'a self, py: Python<'py>, awaitables: Option<&'a mut Awaitables>) -> Reader<'a, 'py> {
@@ -112,6 +115,9 @@ impl InProgress {
             let State { reading, awaitables } = &mut state;
             let more = reading.read(&mut self.host(py, Some(awaitables)), &self.reader());
             if state.reading.is_done() {
+                if state.reading.is_large() {
+                    Tokio::spawn_blocking(|| drop(state));
+                }
                 break Progress::Done;
             }
             // Whoever notes a part from now on finds the state, and wakes the loop for it.

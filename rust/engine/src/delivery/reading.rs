@@ -24,6 +24,9 @@ use crate::value::Value;
 /// For so long a result is read before something else has its turn.
 const SLICE: Duration = Duration::from_millis(2);
 
+/// A tree of more nodes than these takes its time to be let go of.
+const LARGE: usize = 4_096;
+
 /// Whoever reads a result, and may be told to go on.
 pub trait Resume: Send + Sync {
     /// The plan at this position may be read now. Called under locks, from any thread: it must only note it and return.
@@ -336,6 +339,11 @@ impl<O: Send, I: Send> Reading<O, I> {
         }
         self.slow.clear();
         self.fresh = (0..self.jobs.len()).collect();
+    }
+
+    /// Whether so much has been read that letting go of it takes its time.
+    pub fn is_large(&self) -> bool {
+        self.tree.size() > LARGE
     }
 
     /// Whether every part is delivered.

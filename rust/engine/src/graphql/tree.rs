@@ -216,6 +216,11 @@ impl<O, I> Tree<O, I> {
         self.root.value(ty, last)
     }
 
+    /// Roughly how many nodes it has.
+    pub fn size(&self) -> usize {
+        self.nodes
+    }
+
     /// Lets go of what can be read again, where the tree has become larger than this; all walks must begin anew then. Returns whether it has.
     pub fn shrink(&mut self, nodes: usize) -> bool {
         let is_large = self.nodes > nodes;

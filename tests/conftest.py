@@ -16,10 +16,14 @@ import pytest
 
 from fraiseql_subs.servers import reserved_port
 
-from . import servers
+from . import loops, servers
 from .servers import postgres_server, redis_server, start_server, valkey_server
 
 __all__ = ["postgres_server", "redis_server", "serve", "start_server", "valkey_server"]
+
+
+if os.environ.get("LOOP") == "without-readers":
+    asyncio.set_event_loop_policy(loops.Policy())
 
 
 def pytest_report_header() -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
 import sys
 import types
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .security import SecurityContext
+from .sending import Sender
 
 if TYPE_CHECKING:
     from ._core import Socket
@@ -98,11 +100,11 @@ class SubscriptionApp:
         connection = Connection("", _headers(scope), scope.get("client"), scope)
         origin = connection.headers.get("origin")
         if origin is not None and self._allowed_origins is not None and origin not in self._allowed_origins:
-            self._manager._core.refused("Origin is not allowed")
+            self._manager._core.refused("Origin is not allowed", contextvars.copy_context())
             await send({"type": "websocket.close", "code": 4403, "reason": "Forbidden"})  # before the accept: HTTP 403
             return
         if SUBPROTOCOL not in scope.get("subprotocols", ()):
-            self._manager._core.refused("Subprotocol not acceptable")
+            self._manager._core.refused("Subprotocol not acceptable", contextvars.copy_context())
             await send({"type": "websocket.accept"})
             await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
             return
@@ -115,7 +117,11 @@ class SubscriptionApp:
             receiving.cancel()
 
         authenticates = self._auth_handler is not None
-        socket = self._manager._core.connect(send, _finish, interrupt, self._introspection, authenticates)
+        sender = Sender()
+        socket = self._manager._core.connect(
+            send, sender, sender.context, interrupt, self._introspection, authenticates
+        )
+        sending = sender.start(socket)
         authenticating: asyncio.Task[None] | None = None
         try:
             await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
@@ -129,7 +135,8 @@ class SubscriptionApp:
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             # Interrupted; or the server stops, as hypercorn does. It would close 1011, and clients would not come back.
-            await _ended(socket.give_up())
+            socket.leave()
+            await _ended(sending)
             if socket.closing is None:
                 await _close(send, 1012, "Service restart", 1)
                 raise
@@ -139,9 +146,7 @@ class SubscriptionApp:
                 raise
         finally:
             socket.lost()
-            if authenticating is not None:
-                authenticating.cancel()
-            await _ended(socket.give_up(), authenticating)
+            await _ended(sending, authenticating)
 
     async def _authenticate(self, socket: Socket, question: tuple[int, dict[str, Any]], connection: Connection) -> None:
         number, payload = question
@@ -207,13 +212,32 @@ def _receive(socket: Socket, text: str | None) -> tuple[int, dict[str, Any]] | N
 
 async def _close(send: Send, code: int, reason: str, patience: float) -> None:
     """Closes; a peer that has gone, or reads nothing, learns nothing, however long it is waited for."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(send({"type": "websocket.close", "code": code, "reason": reason}), patience)
+    closing = asyncio.current_task()
+    assert closing is not None
+    is_late = False
+
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = True
+        closing.cancel()
+
+    timer = asyncio.get_running_loop().call_later(patience, give_up)
+    try:
+        with contextlib.suppress(Exception):
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+    except asyncio.CancelledError:
+        if not is_late:
+            raise
+        _is_over(closing)
+    finally:
+        timer.cancel()
 
 
 async def _ended(*tasks: asyncio.Task[None] | None) -> None:
-    """Waits for the end of tasks that were cancelled."""
+    """Cancels tasks and waits for their end."""
     if waited := [task for task in tasks if task is not None]:
+        for task in waited:
+            task.cancel()
         await asyncio.wait(waited)
 
 
@@ -231,37 +255,3 @@ async def _upgrade_required(send: Send) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": 426, "headers": headers})
     await send({"type": "http.response.body", "body": b"Subscriptions are served over graphql-transport-ws.\n"})
-
-
-def _finish(steps: Iterator[Any], first: Any, done: Callable[[BaseException | None], None]) -> asyncio.Task[None]:
-    """Makes a task of a `send()` whose first step has been taken and gave `first` to wait for."""
-    task = asyncio.get_running_loop().create_task(_go_on(steps, first))
-
-    def ended(task: asyncio.Task[None]) -> None:
-        # A cancelled send makes room for the close.
-        done(None if task.cancelled() else task.exception())
-
-    task.add_done_callback(ended)
-    return task
-
-
-async def _go_on(steps: Iterator[Any], first: Any) -> None:
-    await _steps(steps, first)
-
-
-@types.coroutine
-def _steps(steps: Any, waited: Any) -> Generator[Any, Any, None]:
-    """`yield from steps`, but for its first step, which has been taken."""
-    while True:
-        try:
-            sent = yield waited
-        except BaseException as error:
-            if not hasattr(steps, "throw"):
-                raise
-            step, value = steps.throw, error
-        else:
-            step, value = getattr(steps, "send", lambda _: next(steps)), sent
-        try:
-            waited = step(value)
-        except StopIteration:
-            return

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .errors import Forbidden
+from .rate import Rate
 from .security import SecurityContext
 from .sending import Sender
 
@@ -56,10 +58,11 @@ class SubscriptionApp:
     Args:
         manager: What is served.
         auth_handler: Called with `connection_init`'s payload (`{}` where missing) before the ack, sync (in a thread) or
-            async; it may also take `connection` (a `Connection`). What it returns is who watches. Raising or returning
-            `None` closes 4403. Called again where the client asks for a refresh (a `ping` with `refresh`, whose object
-            it is given): an equal context moves the expiry, another one closes 4403, and after raising or returning
-            `None` the old expiry stays. Without a handler, every viewer is anonymous.
+            async; it may also take `connection` (a `Connection`). What it returns is who watches. Returning `None` or
+            raising `Forbidden` closes 4403; so does any other exception, which is also logged as an error with its
+            traceback. Called again where the client asks for a refresh (a `ping` with `refresh`, whose object it is
+            given): an equal context moves the expiry, another one closes 4403, and after raising or returning `None`
+            the old expiry stays. Without a handler, every viewer is anonymous.
         allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler`
             reads cookies. A request without `Origin` does not come from a browser and is accepted.
         introspection: Whether queries for `__schema` and `__type` are answered.
@@ -84,7 +87,7 @@ class SubscriptionApp:
         self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
         self._introspection = introspection
-        self._wrong_types: set[type] = set()  # each is reported once
+        self._errors = Rate(per_second=1, burst=100)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -154,6 +157,8 @@ class SubscriptionApp:
             context = await self._ask(payload, replace(connection, id=socket.id))
         except Exception as error:
             socket.refuse(number, f"auth_handler raised {type(error).__name__}")
+            if not isinstance(error, Forbidden):
+                self._report("auth_handler raised, which refuses; to refuse without an error, return None", error)
         except asyncio.CancelledError:
             # Its own, of something that it waited for; or the connection has gone, which no answer can reach.
             socket.refuse(number, "auth_handler was cancelled")
@@ -167,15 +172,19 @@ class SubscriptionApp:
         elif isinstance(context, SecurityContext):
             try:
                 socket.accept(number, context, context._json())
-            except ValueError:
-                logger.exception("auth_handler: its SecurityContext cannot be used")
+            except Exception as error:
+                self._report("auth_handler: its SecurityContext cannot be used", error)
                 socket.refuse(number, "auth_handler: its SecurityContext cannot be used")
         else:
             wrong = f"auth_handler: expected a SecurityContext or None, got {type(context).__name__}"
-            if type(context) not in self._wrong_types:
-                self._wrong_types.add(type(context))
-                logger.error(wrong)
+            self._report(wrong)
             socket.refuse(number, wrong)
+
+    def _report(self, text: str, error: Exception | None = None) -> None:
+        """Logs an error of a login, of which clients can cause any number."""
+        if (left_out := self._errors.take()) is not None:
+            more = f" ({left_out} more errors of auth_handler were left out)" if left_out else ""
+            logger.error("%s%s", text, more, exc_info=error)
 
     async def _ask(self, payload: dict[str, Any], connection: Connection) -> object:
         handler = self._auth_handler

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import audit
 from ._core import Core, Subscription
+from .audit import Trail
 from .bus import EventBusConfig
 from .errors import NotAvailableError, NotRunning
 from .event import Event
@@ -82,7 +82,7 @@ class SubscriptionManager:
             told=told,
             report=self._runner.report,
             nested=schema.nested,
-            audit=audit.write,
+            audit=Trail().write,
             warn=logger.warning,
             events=events,
         )

@@ -345,6 +345,8 @@ async def audit_records_are_written_in_the_connections_context() -> None:
     assert ("connection_accepted", "a") in audited
     assert ("connection_accepted", "b") in audited
     assert ("connection_refused", "c") in audited
+    # What the handler raised is told there too.
+    assert [name for _, text, name in records if text.startswith("auth_handler raised")] == ["c"]
 
 
 @case

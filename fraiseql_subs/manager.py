@@ -21,6 +21,7 @@ from .limits import Limits
 from .schema import Schema
 from .security import ALL_TENANTS, AllTenants, Explanation, SecurityContext
 from .text import Id, checked, id_text
+from .workers import is_one_of_several
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -88,6 +89,7 @@ class SubscriptionManager:
         )
         for text in schema._warnings:
             logger.warning(text)
+        self._is_alone = event_bus.kind == "memory"
         self._for_viewers = schema._native.asks_for_viewer
         self._process = os.getpid()
         self._entries = 0
@@ -106,6 +108,17 @@ class SubscriptionManager:
                 more,
             )
 
+    def _warn_of_several(self) -> None:
+        """A memory bus joins nobody, and several processes of one application look as if they had to be joined."""
+        if self._is_alone and is_one_of_several():
+            self._is_alone = False
+            logger.warning(
+                "this process looks like one of several workers, and EventBusConfig.memory() joins no processes: a "
+                "client hears only of what is published in the worker that it is connected to. Use "
+                "EventBusConfig.redis or EventBusConfig.postgresql, or one worker. This is logged once for each "
+                "manager and process."
+            )
+
     # ---- its life ----
 
     async def __aenter__(self) -> Self:
@@ -114,6 +127,7 @@ class SubscriptionManager:
             self._process, self._entries, self._turn = os.getpid(), 0, None
         async with self._turns():
             if self._entries == 0:
+                self._warn_of_several()
                 self._attending = asyncio.Lock()
                 self._runner.open()
                 try:

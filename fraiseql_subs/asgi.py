@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import logging
+import re
 import sys
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -63,9 +64,14 @@ class SubscriptionApp:
             traceback. Called again where the client asks for a refresh (a `ping` with `refresh`, whose object it is
             given): an equal context moves the expiry, another one closes 4403, and after raising or returning `None`
             the old expiry stays. Without a handler, every viewer is anonymous.
-        allowed_origins: Exact values of `Origin` that are accepted; any, where not given. Set it where `auth_handler`
-            reads cookies. A request without `Origin` does not come from a browser and is accepted.
+        allowed_origins: The origins of pages that may connect, as browsers send them (`https://app.example`); any,
+            where not given or where `"*"` is among them. Set it where `auth_handler` reads cookies. A request without
+            `Origin` does not come from a browser and is accepted.
         introspection: Whether queries for `__schema` and `__type` are answered.
+
+    Raises:
+        TypeError: `auth_handler` is no function, or `allowed_origins` no collection of `str`.
+        ValueError: One of `allowed_origins` is no origin as browsers send it.
     """
 
     def __init__(
@@ -78,14 +84,12 @@ class SubscriptionApp:
     ) -> None:
         if auth_handler is not None and not callable(auth_handler):
             raise TypeError(f"auth_handler: expected a function, got {type(auth_handler).__name__}")
-        if isinstance(allowed_origins, str):
-            raise TypeError("allowed_origins: expected a collection of str, got a str")
         self._manager = manager
         self._auth_handler = auth_handler
         if auth_handler is None:
             manager._serve_without_viewers()
         self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
-        self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
+        self._allowed_origins = _origins(allowed_origins)
         self._introspection = introspection
         self._errors = Rate(per_second=1, burst=100)
 
@@ -209,6 +213,29 @@ class SubscriptionApp:
             await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+_ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z0-9+.-]*://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+_DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _origins(allowed: Iterable[str] | None) -> frozenset[str] | None:
+    """The origins that are allowed; `None`: any."""
+    if isinstance(allowed, str):
+        raise TypeError("allowed_origins: expected a collection of str, got a str")
+    origins = None if allowed is None else frozenset(allowed)
+    for origin in sorted(origins or (), key=str):
+        if not isinstance(origin, str):
+            raise TypeError(f"allowed_origins: expected a collection of str, got a {type(origin).__name__} in it")
+        if origin in ("*", "null", "file://"):
+            continue
+        if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+            raise ValueError(
+                f"allowed_origins: no browser sends {origin!r}. Expected the origin of a page, such as "
+                "'https://app.example' or 'http://localhost:3000': scheme and host in lower case, the port unless it "
+                "is the scheme's own, no path and no slash at the end; '*' for any"
+            )
+    return None if origins is None or "*" in origins else origins
 
 
 def _receive(socket: Socket, text: str | None) -> tuple[int, dict[str, Any]] | None:

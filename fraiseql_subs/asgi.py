@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .errors import Forbidden
 from .rate import Rate
 from .security import SecurityContext
-from .sending import Sender
+from .sending import Sender, task_in
 
 if TYPE_CHECKING:
     from ._core import Socket
@@ -29,6 +29,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 AuthHandler: TypeAlias = Callable[..., Awaitable[SecurityContext | None] | SecurityContext | None]
 
 SUBPROTOCOL = "graphql-transport-ws"
@@ -54,7 +55,8 @@ class Connection:
 class SubscriptionApp:
     """An ASGI application that serves a manager's subscriptions over WebSocket.
 
-    Mounted, it has no lifespan of its own: enter the manager yourself. As the whole application it does so.
+    As the whole application it enters the manager with its lifespan. Mounted, it has no lifespan: enter the manager
+    yourself, or give `enter=True`.
 
     Args:
         manager: What is served.
@@ -68,6 +70,10 @@ class SubscriptionApp:
             where not given or where `"*"` is among them. Set it where `auth_handler` reads cookies. A request without
             `Origin` does not come from a browser and is accepted.
         introspection: Whether queries for `__schema` and `__type` are answered.
+        otherwise: An ASGI application that is given what is not served here: every HTTP request. Every WebSocket is
+            served here. Its lifespan runs around the manager's.
+        enter: Enters the manager with the first connection, where nobody has entered it: for servers without lifespan
+            (Daphne, Channels). Nobody leaves it then.
 
     Raises:
         TypeError: `auth_handler` is no function, or `allowed_origins` no collection of `str`.
@@ -81,6 +87,8 @@ class SubscriptionApp:
         auth_handler: AuthHandler | None = None,
         allowed_origins: Iterable[str] | None = None,
         introspection: bool = True,
+        otherwise: ASGIApp | None = None,
+        enter: bool = False,
     ) -> None:
         if auth_handler is not None and not callable(auth_handler):
             raise TypeError(f"auth_handler: expected a function, got {type(auth_handler).__name__}")
@@ -91,6 +99,9 @@ class SubscriptionApp:
         self._takes_connection = auth_handler is not None and "connection" in inspect.signature(auth_handler).parameters
         self._allowed_origins = _origins(allowed_origins)
         self._introspection = introspection
+        self._otherwise = otherwise
+        self._enter = enter
+        self._context = contextvars.copy_context()  # no connection's
         self._errors = Rate(per_second=1, burst=100)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,12 +109,16 @@ class SubscriptionApp:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._lifespan(scope, receive, send)
+        elif self._otherwise is not None:
+            await self._otherwise(scope, receive, send)
         else:
             await _upgrade_required(send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
+        if self._enter:
+            await task_in(self._context, self._manager._enter(unless_entered=True))
         connection = Connection("", _headers(scope), scope.get("client"), scope)
         origin = connection.headers.get("origin")
         if origin is not None and self._allowed_origins is not None and origin not in self._allowed_origins:
@@ -200,19 +215,67 @@ class SubscriptionApp:
         answer = handler(payload, **more) if on_loop else await asyncio.to_thread(handler, payload, **more)
         return await answer if inspect.isawaitable(answer) else answer
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()  # lifespan.startup
-        phase = "startup"
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        life = _Life(self._manager, receive, send)
         try:
-            async with self._manager:
-                await send({"type": "lifespan.startup.complete"})
-                phase = "shutdown"
-                await receive()  # lifespan.shutdown
-        except Exception as error:
-            logger.exception("the manager's %s failed", phase)
-            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
+            if self._otherwise is not None:
+                try:
+                    await self._otherwise(scope, life.receive, life.send)
+                except Exception:
+                    if life.has_answered:
+                        raise
+            if not life.has_answered:  # nobody else has a lifespan
+                if not life.has_begun:
+                    await life.receive()
+                await life.send({"type": "lifespan.startup.complete"})
+                await life.receive()
+                await life.send({"type": "lifespan.shutdown.complete"})
+        finally:
+            await life.leave()
+
+
+class _Life:
+    """The manager's life within another application's: entered once that has started, left before it stops."""
+
+    def __init__(self, manager: SubscriptionManager, receive: Receive, send: Send) -> None:
+        self._manager, self._receive, self._send = manager, receive, send
+        self._is_entered = False
+        self._failure: Exception | None = None
+        self.has_begun = self.has_answered = self._is_over = False
+
+    async def receive(self) -> Message:
+        if self._is_over:  # the server asks no more of what could not start
+            return {"type": "lifespan.shutdown"}
+        message = await self._receive()
+        self.has_begun = True
+        if message["type"] == "lifespan.shutdown":
+            try:
+                await self.leave()
+            except Exception as error:
+                self._failure = error
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._is_over:
+            return
+        self.has_answered = True
+        if message["type"] == "lifespan.startup.complete":
+            try:
+                await self._manager.__aenter__()
+                self._is_entered = True
+            except Exception as error:
+                self._failure, self._is_over = error, True
+        phase = message["type"].split(".")[1]
+        if self._failure is not None:
+            logger.error("the manager's %s failed", phase, exc_info=self._failure)
+            message = {"type": f"lifespan.{phase}.failed", "message": str(self._failure)}
+        await self._send(message)
+
+    async def leave(self) -> None:
+        """Leaves the manager, where it is entered."""
+        if self._is_entered:
+            self._is_entered = False
+            await self._manager.__aexit__(None, None, None)
 
 
 _ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z0-9+.-]*://([a-z0-9._~-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")

@@ -122,6 +122,10 @@ class SubscriptionManager:
     # ---- its life ----
 
     async def __aenter__(self) -> Self:
+        await self._enter()
+        return self
+
+    async def _enter(self, *, unless_entered: bool = False) -> None:
         if self._process != os.getpid():
             # Of its parent's run a forked child has nothing.
             self._process, self._entries, self._turn = os.getpid(), 0, None
@@ -136,8 +140,9 @@ class SubscriptionManager:
                     self._core.release()
                     await self._runner.close()
                     raise
+            elif unless_entered:
+                return
             self._entries += 1
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -316,12 +316,14 @@ async def test_a_plain_request_is_told_what_is_served_here(method):
         assert "graphql-transport-ws" in answer.text
 
 
-async def test_a_plain_request_at_the_routers_path_is_told_as_well():
+async def test_a_plain_request_at_the_routers_path_is_no_affair_of_the_router():
     app = FastAPI()
     app.include_router(SubscriptionRouterFactory.create(SubscriptionManager(tick_schema())))
     async with serving(app) as server, httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.get(server.url("/graphql/subscriptions", "http"))).status_code == 426
-        assert (await http.get(server.url("/elsewhere", "http"))).status_code == 404
+        for path in ("/graphql/subscriptions", "/elsewhere"):
+            assert (await http.get(server.url(path, "http"))).status_code == 404
+        async with server.acknowledged("/graphql/subscriptions"):
+            pass
 
 
 # ---- between server and application ----

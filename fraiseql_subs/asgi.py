@@ -216,6 +216,7 @@ class SubscriptionApp:
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._enter = False  # there is a lifespan
         life = _Life(self._manager, receive, send)
         try:
             if self._otherwise is not None:

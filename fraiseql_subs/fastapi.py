@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import fastapi.routing
@@ -106,7 +106,7 @@ def _check(routes: Sequence[Any], endpoint: object) -> None:
         if getattr(route, "endpoint", None) is endpoint:
             for scope in _scopes(route):
                 for other in earlier:
-                    if other.matches(dict(scope))[0] == Match.FULL:
+                    if _takes(other, scope):
                         raise RouteTaken(
                             f"{_named(other)} comes before the SubscriptionRouter of {route.path!r} and takes its "
                             "WebSockets. Include the SubscriptionRouter before it; or have one application serve both: "
@@ -114,6 +114,13 @@ def _check(routes: Sequence[Any], endpoint: object) -> None:
                         )
         else:
             earlier.append(route)
+
+
+def _takes(route: Any, scope: Mapping[str, Any]) -> bool:
+    try:
+        return bool(route.matches(dict(scope))[0] == Match.FULL)
+    except Exception:  # a route of somebody's own, which asks for what a server alone knows
+        return False
 
 
 def _flat(routes: Sequence[Any]) -> Iterable[Any]:
@@ -129,7 +136,7 @@ def _scopes(route: Any) -> Iterator[dict[str, Any]]:
         if type(convertor) not in _EXAMPLES:
             return
         path = path.replace(f"{{{name}}}", convertor.to_string(_EXAMPLES[type(convertor)]))
-    yield {"type": "websocket", "path": path, "root_path": "", "query_string": b"", "headers": []}
+    yield {"type": "websocket", "scheme": "ws", "path": path, "root_path": "", "query_string": b"", "headers": []}
 
 
 def _named(route: Any) -> str:

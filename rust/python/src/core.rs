@@ -10,7 +10,7 @@ use fraiseql_subs_engine::graphql::{Request, Schema as EngineSchema, SchemaError
 use fraiseql_subs_engine::limits::Limits;
 use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
-use fraiseql_subs_engine::sessions::Sessions;
+use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
 use fraiseql_subs_engine::viewer::Host;
 use parking_lot::Mutex;
@@ -290,7 +290,9 @@ impl Core {
         authenticates: bool,
     ) -> PyResult<Socket> {
         let run = self.runs.running(py)?;
-        Socket::open(py, &run, send, sender, context, interrupt, introspection, authenticates)
+        let context = Arc::new(context);
+        let offer = Offer { introspection, authenticates, host: Some(context.clone()) };
+        Socket::open(py, &run, send, sender, context, interrupt, offer)
     }
 
     /// Notes that a connection was refused before there was a socket.

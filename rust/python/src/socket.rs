@@ -202,14 +202,11 @@ impl Socket {
         run: &Run,
         send: Py<PyAny>,
         sender: Py<PyAny>,
-        context: Py<PyAny>,
+        context: Arc<Py<PyAny>>,
         interrupt: Py<PyAny>,
-        introspection: bool,
-        authenticates: bool,
+        offer: Offer,
     ) -> PyResult<Socket> {
         let bridge = run.bridge(py)?;
-        let context = Arc::new(context);
-        let offer = Offer { introspection, authenticates, host: Some(context.clone()) };
         let writer = Arc::new(Writer {
             connection: OnceLock::new(),
             bridge,

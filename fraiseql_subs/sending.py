@@ -60,7 +60,7 @@ class Sender:
     async def _run(self, socket: Socket) -> None:
         task = asyncio.current_task()
         assert task is not None
-        cancelled: asyncio.CancelledError | None = None
+        cancelled: tuple[Any, ...] | None = None  # the arguments: an exception would keep this frame
         try:
             if _STEPS_ELSEWHERE:
                 socket.parked(task)
@@ -74,14 +74,12 @@ class Sender:
                 try:
                     await self
                 except asyncio.CancelledError as error:
-                    cancelled = error
                     if not self._suspended:
                         raise
-        except Exception as error:
+                    cancelled = error.args
+        except (Exception, asyncio.CancelledError) as error:
+            # It is not raised: the task would keep it, and with it this frame and the socket, which keeps the task.
             socket.failed(error)
-        except BaseException as error:
-            socket.failed(error)
-            raise
 
     def _take(self) -> tuple[Any, Any] | None:
         suspended, self._suspended = self._suspended, None
@@ -113,9 +111,10 @@ class Sender:
 
 
 @types.coroutine
-def _steps(steps: Any, waited: Any, error: BaseException | None) -> Generator[Any, Any, None]:
-    """`yield from steps`, but for its first step, which has been taken. `error`: it was cancelled since then."""
-    sent = None
+def _steps(steps: Any, waited: Any, cancelled: tuple[Any, ...] | None) -> Generator[Any, Any, None]:
+    """`yield from steps`, but for its first step, which has been taken. `cancelled`: so it was since then."""
+    sent: Any = None
+    error: BaseException | None = None if cancelled is None else asyncio.CancelledError(*cancelled)
     while True:
         if error is None:
             try:
@@ -132,3 +131,5 @@ def _steps(steps: Any, waited: Any, error: BaseException | None) -> Generator[An
             waited = step(value)
         except StopIteration:
             return
+        finally:
+            value = None  # an exception that goes out would keep this frame

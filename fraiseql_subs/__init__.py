@@ -13,6 +13,7 @@ from .errors import (
     NotAvailableError,
     NotRunning,
     PublishUnknown,
+    RouteTaken,
     SchemaError,
     SlowConsumer,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "NotAvailableError",
     "NotRunning",
     "PublishUnknown",
+    "RouteTaken",
     "Schema",
     "SchemaError",
     "SecurityContext",

@@ -99,7 +99,7 @@ manager = SubscriptionManager(
 
 
 async def authenticate(payload: dict[str, Any]) -> SecurityContext:
-    """Believes everybody's word; a real one looks at a token, and refuses by raising."""
+    """Believes everybody's word; a real one looks at a token, and refuses by `None`."""
     return SecurityContext(user_id=str(payload.get("user", "guest")))
 
 

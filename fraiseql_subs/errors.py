@@ -24,6 +24,10 @@ class NotRunning(FraiseQLSubsError, RuntimeError):
     """The manager is not entered, is stopping, or was entered before this process was forked."""
 
 
+class RouteTaken(FraiseQLSubsError, RuntimeError):
+    """An earlier route of the application would take what is a `SubscriptionRouter`'s; the text names it."""
+
+
 class GraphQLError(FraiseQLSubsError):
     """An error that clients see as it is; raise it in a function, whose other errors are masked.
 

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import audit
 from ._core import Core, Subscription
+from .audit import Trail
 from .bus import EventBusConfig
 from .errors import NotAvailableError, NotRunning
 from .event import Event
@@ -21,6 +21,7 @@ from .limits import Limits
 from .schema import Schema
 from .security import ALL_TENANTS, AllTenants, Explanation, SecurityContext
 from .text import Id, checked, id_text
+from .workers import is_one_of_several
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,12 +83,13 @@ class SubscriptionManager:
             told=told,
             report=self._runner.report,
             nested=schema.nested,
-            audit=audit.write,
+            audit=Trail().write,
             warn=logger.warning,
             events=events,
         )
         for text in schema._warnings:
             logger.warning(text)
+        self._is_alone = event_bus.kind == "memory"
         self._for_viewers = schema._native.asks_for_viewer
         self._process = os.getpid()
         self._entries = 0
@@ -106,14 +108,30 @@ class SubscriptionManager:
                 more,
             )
 
+    def _warn_of_several(self) -> None:
+        """A memory bus joins nobody, and several processes of one application look as if they had to be joined."""
+        if self._is_alone and is_one_of_several():
+            self._is_alone = False
+            logger.warning(
+                "this process looks like one of several workers, and EventBusConfig.memory() joins no processes: a "
+                "client hears only of what is published in the worker that it is connected to. Use "
+                "EventBusConfig.redis or EventBusConfig.postgresql, or one worker. This is logged once for each "
+                "manager and process."
+            )
+
     # ---- its life ----
 
     async def __aenter__(self) -> Self:
+        await self._enter()
+        return self
+
+    async def _enter(self, *, unless_entered: bool = False) -> None:
         if self._process != os.getpid():
             # Of its parent's run a forked child has nothing.
             self._process, self._entries, self._turn = os.getpid(), 0, None
         async with self._turns():
             if self._entries == 0:
+                self._warn_of_several()
                 self._attending = asyncio.Lock()
                 self._runner.open()
                 try:
@@ -122,8 +140,9 @@ class SubscriptionManager:
                     self._core.release()
                     await self._runner.close()
                     raise
+            elif unless_entered:
+                return
             self._entries += 1
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

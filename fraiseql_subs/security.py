@@ -171,7 +171,10 @@ class SecurityContext:
     def _json(self) -> str:
         """What Rust takes for a viewer."""
         fields = self._fields()
-        expires_at = None if self.expires_at is None else self.expires_at.astimezone(timezone.utc).isoformat()
+        try:
+            expires_at = None if self.expires_at is None else self.expires_at.astimezone(timezone.utc).isoformat()
+        except OverflowError:
+            raise ValueError(f"expires_at: in UTC {self.expires_at} is no date; None is never") from None
         named = {name: fields[name] for name in ("user_id", "tenant_id", "permissions", "sources")}
         given = {**named, "expires_at": expires_at, "fields": fields, "key": self._key(), "decimals": []}
         try:

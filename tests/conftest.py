@@ -16,15 +16,19 @@ import pytest
 
 from fraiseql_subs.servers import reserved_port
 
-from . import servers
+from . import loops, pythons, servers
 from .servers import postgres_server, redis_server, start_server, valkey_server
 
 __all__ = ["postgres_server", "redis_server", "serve", "start_server", "valkey_server"]
 
 
+if os.environ.get("LOOP") == "without-readers":
+    asyncio.set_event_loop_policy(loops.Policy())
+
+
 def pytest_report_header() -> list[str]:
     """What this Python cannot run; it is not collected."""
-    return servers.MISSING
+    return servers.MISSING + pythons.MISSING
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,7 +35,7 @@ ENGINE = {
 }
 BINDINGS = {
     "runtime": "",
-    "wake": "",
+    "wake": "runtime",
     "convert": "",
     "functions": "convert",
     "errors": "convert",
@@ -202,6 +202,26 @@ def test_keys_that_others_choose_are_hashed_by_chance() -> None:
         file for crate in ["engine", "python"] for file, source in sources(crate).items() if unseeded.search(source)
     }
     assert found == UNSEEDED.keys()
+
+
+def test_what_only_unix_has_stands_apart() -> None:
+    """Elsewhere it is not compiled: in files of its own, or behind the word beside it."""
+    unix = re.compile(r"\bos::(fd|unix)\b|\bUnix(Stream|Listener|Datagram)\b|\bsignal::unix\b|\b(libc|nix)::")
+    guarded = re.compile(r"#\[cfg\(unix\)\]\n[^\n]*")
+    modules = re.compile(r"#\[cfg\(unix\)\]\nmod (\w+);")
+    apart: set[str] = set()
+    for crate in ["engine", "python"]:
+        for file, source in sources(crate).items():
+            folder = file.removesuffix("/mod")
+            apart.update(f"{crate}/{folder}/{name}" for name in modules.findall(source))
+    assert apart == {"python/wake/descriptor"}
+    found = {
+        f"{crate}/{file}"
+        for crate in ["engine", "python"]
+        for file, source in sources(crate).items()
+        if unix.search(guarded.sub("", source))
+    }
+    assert found == apart
 
 
 def test_no_file_is_too_long() -> None:

@@ -93,6 +93,72 @@ async def test_any_origin_is_accepted_where_none_are_named():
         pass
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example/",
+        "https://app.example/path",
+        "https://app.example?x",
+        "app.example",
+        "app.example:443",
+        "//app.example",
+        "https://",
+        "https://APP.example",
+        "HTTPS://app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://*.app.example",
+        "https://user@app.example",
+        "https://äpp.example",
+        "wss://app.example",
+        "https://app.example ",
+        "https://app.example\n",
+        "",
+        "NULL",
+        "**",
+    ],
+)
+def test_what_no_browser_sends_is_refused_when_the_application_is_built(origin):
+    manager = SubscriptionManager(tick_schema())
+    for make in (SubscriptionApp, SubscriptionRouterFactory.create):
+        with pytest.raises(ValueError, match=r"'https://app\.example'") as raised:
+            make(manager, allowed_origins=["https://ours.example", origin])
+        assert repr(origin) in str(raised.value)
+    for wrong in ("https://app.example", [b"https://app.example"], [None]):
+        with pytest.raises(TypeError, match="allowed_origins"):
+            SubscriptionApp(manager, allowed_origins=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example",
+        "http://localhost:3000",
+        "https://app.example:8443",
+        "https://xn--pp-via.example",
+        "http://127.0.0.1:5173",
+        "http://[::1]:5173",
+        "https://my_host.example",
+        "chrome-extension://abcdefghijklmnop",
+        "capacitor://localhost",
+        "null",
+        "file://",
+    ],
+)
+async def test_what_browsers_send_may_be_allowed(origin):
+    async with ticking(allowed_origins=[origin]) as (_, server), server.acknowledged(origin=origin):
+        with pytest.raises(InvalidStatus):
+            await server.connect(origin="https://other.example")
+
+
+@pytest.mark.parametrize("allowed", [["*"], ["*", "https://app.example"], {"https://app.example", "*"}])
+async def test_an_asterisk_is_any_origin(allowed):
+    async with ticking(allowed_origins=allowed) as (_, server):
+        for origin in ("https://other.example", "null", None):
+            async with server.acknowledged(origin=origin):
+                pass
+
+
 async def test_a_wrong_origin_counts_before_the_subprotocol():
     async with ticking(allowed_origins=[ORIGIN]) as (_, server):
         with pytest.raises(InvalidStatus):
@@ -250,12 +316,14 @@ async def test_a_plain_request_is_told_what_is_served_here(method):
         assert "graphql-transport-ws" in answer.text
 
 
-async def test_a_plain_request_at_the_routers_path_is_told_as_well():
+async def test_a_plain_request_at_the_routers_path_is_no_affair_of_the_router():
     app = FastAPI()
     app.include_router(SubscriptionRouterFactory.create(SubscriptionManager(tick_schema())))
     async with serving(app) as server, httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.get(server.url("/graphql/subscriptions", "http"))).status_code == 426
-        assert (await http.get(server.url("/elsewhere", "http"))).status_code == 404
+        for path in ("/graphql/subscriptions", "/elsewhere"):
+            assert (await http.get(server.url(path, "http"))).status_code == 404
+        async with server.acknowledged("/graphql/subscriptions"):
+            pass
 
 
 # ---- between server and application ----

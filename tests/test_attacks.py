@@ -405,6 +405,8 @@ async def test_an_auth_handlers_text_is_in_no_close():
             assert await attempt(manager, client, "subscription { open }") == {"data": {"open": {}}}
             await client.ask_refresh({"token": SECRET})
             await client.expect({"type": "pong", "payload": {"refresh": {"ok": False}}})
+        # It is for the operator, in the log.
+        assert ["planted-text" in text for text in server.log.take()] == [True, True]
 
 
 LONG_NUMBER = "9" * 5_000  # Python converts no text of so many digits

@@ -130,7 +130,22 @@ async def test_a_connection_beyond_a_limit(limit, close):
                 assert await client.closed() == close
                 [_, entry] = await trail.has("connection_accepted", "connection_refused")
                 assert entry[1:4] == (f"{limit} is reached", "1", "a")
+            line = f"fraiseql_subs: a connection of user '1' of tenant 'a' was refused: {limit} is reached"
+            assert server.log.take() == ([] if limit == "max_connections" else [line])
         await trail.has()
+
+
+async def test_too_many_connections_of_a_user_are_logged_at_a_rate():
+    with audited() as trail:
+        async with ticking(auth_handler=authenticate, limits=Limits(max_connections_per_user=1)) as (_, server):
+            async with server.acknowledged(payload={"user": 1}):
+                await trail.has("connection_accepted")
+                for _ in range(40):
+                    async with server.client() as client:
+                        await client.send({"type": "connection_init", "payload": {"user": 1}})
+                        assert await client.closed() == (4403, "Too many connections")
+                assert len(await trail.has(*["connection_refused"] * 40)) == 40
+            assert 20 <= len(server.log.take()) < 40
 
 
 async def test_an_origin_and_a_subprotocol_that_are_not_ours():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from fraiseql_subs import (
     JSON,
     Event,
+    Forbidden,
     Info,
     Limits,
     Schema,
@@ -203,7 +204,7 @@ async def test_a_sync_handler_holds_up_nobody_else():
 
 
 async def raises(payload: dict[str, Any]) -> SecurityContext:
-    raise KeyError(payload["missing"])
+    raise Forbidden
 
 
 async def is_cancelled(payload: dict[str, Any]) -> SecurityContext:
@@ -211,7 +212,7 @@ async def is_cancelled(payload: dict[str, Any]) -> SecurityContext:
 
 
 def raises_in_a_thread(payload: dict[str, Any]) -> SecurityContext:
-    raise PermissionError("no")
+    raise Forbidden("no")
 
 
 async def says_none(payload: dict[str, Any]) -> None:
@@ -242,7 +243,7 @@ async def test_an_answer_of_another_type_is_a_no_and_logged(answer):
         assert f"expected a SecurityContext or None, got {type(answer).__name__}" in text
 
 
-async def test_each_wrong_type_is_logged_once_and_refused_each_time():
+async def test_a_wrong_type_is_logged_and_refused_each_time():
     async def authenticate(payload: dict[str, Any]) -> Any:
         return payload["answer"]
 
@@ -252,7 +253,70 @@ async def test_each_wrong_type_is_logged_once_and_refused_each_time():
                 await client.send({"type": "connection_init", "payload": {"answer": answer}})
                 assert await client.closed() == FORBIDDEN
         texts = [text.rpartition("got ")[2] for text in server.log.take()]
-        assert texts == ["int", "str", "float"]
+        assert texts == ["int", "int", "str", "int", "str", "float"]
+
+
+async def breaks(payload: dict[str, Any]) -> SecurityContext:
+    return SecurityContext(user_id={"a-secret": 1}[payload["token"]])
+
+
+def breaks_in_a_thread(payload: dict[str, Any]) -> SecurityContext:
+    raise OSError("the database is away")
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"), [(breaks, "KeyError: 'x'"), (breaks_in_a_thread, "OSError: the database is away")]
+)
+async def test_an_error_of_the_handler_closes_4403_and_is_logged_with_its_traceback(handler, error):
+    async with ticking(auth_handler=handler) as (manager, server):
+        for _ in range(2):
+            async with server.client() as client:
+                await client.send({"type": "connection_init", "payload": {"token": "x"}})
+                assert await client.closed() == FORBIDDEN
+            [text] = server.log.take()
+            assert text.startswith("fraiseql_subs: auth_handler raised, which refuses")
+            assert handler.__name__ in text
+            assert text.endswith(error)
+        assert gauges(manager) == {"connections": 0, "subscriptions": 0}
+
+
+async def test_errors_of_logins_cannot_flood_the_log():
+    async with ticking(auth_handler=breaks) as (_, server):
+        for _ in range(150):
+            async with server.client() as client:
+                await client.send({"type": "connection_init", "payload": {"token": "x"}})
+                assert await client.closed() == FORBIDDEN
+        assert 100 <= len(server.log.take()) < 150
+
+
+NEAR_THE_ENDS_OF_TIME = [
+    datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+]
+
+
+@pytest.mark.parametrize("expires_at", NEAR_THE_ENDS_OF_TIME)
+async def test_an_expiry_that_utc_cannot_say_is_a_no_and_logged(expires_at):
+    context = SecurityContext(user_id=1, expires_at=expires_at)
+    async with ticking(auth_handler=lambda payload: context) as (manager, server):
+        async with server.client() as client:
+            await client.send({"type": "connection_init"})
+            assert await client.closed() == FORBIDDEN
+        [text] = server.log.take()
+        assert "its SecurityContext cannot be used" in text
+        assert "expires_at" in text.splitlines()[-1]
+        with pytest.raises(ValueError, match="expires_at"):
+            manager.subscribe(tick_of("a"), context=context)
+
+
+async def test_the_last_moment_that_utc_can_say_is_an_expiry():
+    context = SecurityContext(user_id=1, expires_at=datetime.max.replace(tzinfo=timezone.utc))
+    async with ticking(auth_handler=lambda payload: context) as (manager, server), server.acknowledged() as client:
+        await client.subscribe("1", tick_of("a"))
+        await publish_tick(manager, "a", 1)
+        await client.expect(next_frame("1", {"tick": {"n": 1}}))
+        await client.ask_refresh({})
+        assert (await client.message())["payload"]["refresh"]["ok"] is True
 
 
 async def test_a_context_that_cannot_be_used_is_a_no_and_logged():

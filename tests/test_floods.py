@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from fraiseql_subs import Limits, Schema, SecurityContext, SubscriptionManager
+from fraiseql_subs import Forbidden, Limits, Schema, SecurityContext, SubscriptionManager
 
 from .sockets import FORBIDDEN, Client, Server, gauges, next_frame, publish_tick, tick, tick_of, ticking, until
 from .support import audited
@@ -30,7 +30,10 @@ pytestmark = pytest.mark.timeout(60 + FLOOD / 20)
 
 
 async def authenticate(payload: dict[str, Any]) -> SecurityContext:
-    return SecurityContext({"right": 1, "other": 2}[payload["token"]])
+    user = {"right": 1, "other": 2}.get(payload["token"])
+    if user is None:
+        raise Forbidden
+    return SecurityContext(user)
 
 
 RIGHT = {"token": "right"}

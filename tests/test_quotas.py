@@ -86,6 +86,7 @@ async def test_one_connection_too_many_of_an_account_is_closed_4403_and_a_place_
             await until(lambda: gauges(manager)["connections"] == 1 + len(others))
             await stack.enter_async_context(server.acknowledged(payload=same[-1]))
             assert await refused(server, same[0]) == TOO_MANY
+            assert {text.rpartition(": ")[2] for text in server.log.take()} == {f"{limit} is reached"}
 
 
 async def test_who_is_refused_by_one_limit_holds_no_place_of_another():
@@ -96,6 +97,7 @@ async def test_who_is_refused_by_one_limit_holds_no_place_of_another():
                 assert await refused(server, someone(2, "b")) == (1013, "Too many connections")
                 # The user has no other; it is the tenant's limit that refuses.
                 assert await refused(server, someone(2, "a")) == TOO_MANY
+            assert ["per_tenant" in text for text in server.log.take()] == [True] * 3
             await first.close()
             await until(lambda: gauges(manager)["connections"] == 0)
         for payload in (someone(2, "b"), someone(2, "a")):

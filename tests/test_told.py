@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from fraiseql_subs import (
     ID,
@@ -25,6 +26,7 @@ from fraiseql_subs import (
     viewer,
 )
 from fraiseql_subs.asgi import SubscriptionApp
+from fraiseql_subs.fastapi import SubscriptionRouter, SubscriptionRouterFactory
 
 from .databases import connect, database
 from .judging import schema_of
@@ -326,6 +328,24 @@ async def test_on_every_bus_the_process_that_listens_says_why(bus, told, caplog)
 # ---- a viewer that nobody authenticates ----
 
 
+def by_router(make: Any) -> Any:
+    def build(manager: SubscriptionManager, **options: Any) -> FastAPI:
+        app = FastAPI()
+        app.include_router(make(manager, "/", **options))
+        return app
+
+    return build
+
+
+#: Whoever serves a manager to clients that it has not authenticated.
+TRANSPORTS: dict[str, Any] = {
+    "application": SubscriptionApp,
+    "otherwise": lambda manager, **options: SubscriptionApp(manager, otherwise=FastAPI(), **options),
+    "factory": by_router(SubscriptionRouterFactory.create),
+    "router": by_router(SubscriptionRouter),
+}
+
+
 @pytest.mark.parametrize(
     ("options", "is_told"),
     [
@@ -337,14 +357,17 @@ async def test_on_every_bus_the_process_that_listens_says_why(bus, told, caplog)
     ],
 )
 @pytest.mark.parametrize("has_handler", [False, True])
-async def test_what_depends_on_the_viewer_without_an_auth_handler_is_told_once(options, is_told, has_handler, told):
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_what_depends_on_the_viewer_without_an_auth_handler_is_told_once(
+    options, is_told, has_handler, transport, told
+):
     async def authenticate(payload: dict[str, Any]) -> SecurityContext:
         return VIEWER
 
     manager = SubscriptionManager(schema_of("x: ID", guarded=options))
     for _ in range(2):
-        app = SubscriptionApp(manager, auth_handler=authenticate if has_handler else None)
-    async with serving(app) as server:
+        app = TRANSPORTS[transport](manager, auth_handler=authenticate if has_handler else None)
+    async with serving(app, lifespan="on") as server:
         for _ in range(2):
             async with server.acknowledged() as client:
                 await client.sync()

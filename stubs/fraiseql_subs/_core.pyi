@@ -5,12 +5,14 @@ Nothing here runs at import. All classes are final and thread-safe; what has to 
 
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from logging import Logger
 from types import TracebackType
 from typing import Any, Literal, final
 
 from .event import Event
 from .security import SecurityContext
+from .sending import Sender
 
 __all__ = [
     "Call", "Core", "Generation", "Reading", "Schema", "Socket", "Subscription",
@@ -147,14 +149,18 @@ class Core:
     def connect(
         self,
         send: Callable[[dict[str, Any]], Awaitable[None]],
-        finish: Callable[..., object],
+        sender: Sender,
+        context: Context,
         interrupt: Callable[[BaseException | None], object],
         introspection: bool,
         authenticates: bool,
     ) -> Socket:
-        """Opens the protocol for a socket that is about to be accepted; on its event loop."""
+        """Opens the protocol for a socket that is about to be accepted; on its event loop.
 
-    def refused(self, reason: str) -> None:
+        `context` is that of the connection: audit records and `interrupt` run in it.
+        """
+
+    def refused(self, reason: str, context: Context) -> None:
         """Notes for the audit trail that a connection was refused before there was a socket."""
 
     def revoke(self, user_id: str | None, tenant_id: str | None, connection_id: str | None) -> tuple[int, Future[None]]:
@@ -250,8 +256,24 @@ class Socket:
     def closing(self) -> tuple[int, str] | None:
         """Code and reason of the close that is to be sent, where there is one."""
 
-    def give_up(self) -> Task[None] | None:
-        """Gives up the send that is under way; returns its task, where there is one."""
+    def parked(self, task: Task[None]) -> None:
+        """The sender's task is about to wait: from now on its sends are stepped in its place."""
+
+    def turn(self) -> tuple[Any, Any] | None:
+        """Sends until nothing waits or a send suspends: gives its steps, and what it gave to wait for.
+
+        For the sender's task, which then sees that one through and takes the next turn.
+        """
+
+    def failed(self, error: BaseException) -> None:
+        """A send has failed, or the sender's task was cancelled: the connection ends."""
+
+    @property
+    def has_left(self) -> bool:
+        """Whether nothing is received, and so nothing sent, any more."""
+
+    def leave(self) -> None:
+        """Nothing is received, and nothing sent, any more."""
 
     def lost(self) -> None:
         """The socket is gone: nothing of it stays."""

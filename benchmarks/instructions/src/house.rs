@@ -38,6 +38,7 @@ impl House {
             resume: &Resume::No,
             outbox: &self.outbox,
             connection_id: None,
+            host: None,
         });
         let Ok(Started::Live(subscription)) = started else { panic!("it is not live") };
         subscription

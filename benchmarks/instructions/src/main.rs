@@ -171,8 +171,11 @@ fn frame_in_subscribe(mut counter: Counter) {
 /// A connection takes the frame of an event that waits.
 fn frame_out(mut counter: Counter) {
     let house = House::new();
-    let connection =
-        Connection::open(&house.sessions, Arc::new(Silent), Offer { introspection: false, authenticates: false });
+    let connection = Connection::open(
+        &house.sessions,
+        Arc::new(Silent),
+        Offer { introspection: false, authenticates: false, host: None },
+    );
     let question = connection.receive(Frame::Text(r#"{"type":"connection_init"}"#)).unwrap();
     connection.answered(question.number, Ok(Viewer::default()));
     let payload = json!({ "query": ORDER, "variables": { "id": "1" } });

@@ -26,7 +26,7 @@ use crate::parts::{Parts, PublishError};
 use crate::security::tenant;
 use crate::timers::Timers;
 use crate::value::Value;
-use crate::viewer::Viewer;
+use crate::viewer::{Host, Viewer};
 
 /// One run of a manager.
 pub struct Engine {
@@ -87,6 +87,8 @@ pub struct Start<'a> {
     pub outbox: &'a Arc<Outbox>,
     /// The connection's id or label.
     pub connection_id: Option<&'a Arc<str>>,
+    /// What the host language keeps of the connection.
+    pub host: Option<&'a Host>,
 }
 
 /// What became of it.
@@ -198,7 +200,8 @@ impl Engine {
             Rejection::Limited(_, reason) => Cow::Borrowed(*reason),
             _ => return,
         };
-        self.parts.audit.note(audit::Kind::SubscribeRefused, Some(start.viewer), start.connection_id, reason);
+        let Start { viewer, connection_id, host, .. } = start;
+        self.parts.audit.note(audit::Kind::SubscribeRefused, Some(viewer), *connection_id, *host, reason);
     }
 
     fn start_subscription(&self, start: &Start<'_>) -> Result<Started, Rejection> {

@@ -9,6 +9,9 @@ use foldhash::HashSet;
 
 use crate::value::Value;
 
+/// What the host language keeps beside something; opaque here.
+pub type Host = Arc<dyn Any + Send + Sync>;
+
 /// The authenticated viewer behind a subscription: Python's `SecurityContext`.
 #[derive(Debug, Default)]
 pub struct Viewer {
@@ -30,7 +33,7 @@ pub struct Viewer {
     /// Equal for contexts that are equal as typed JSON, `expires_at` apart.
     pub key: Arc<str>,
     /// What the host language calls it; opaque here.
-    pub host: Option<Arc<dyn Any + Send + Sync>>,
+    pub host: Option<Host>,
 }
 
 /// No timer is set further away than this: the sum with an instant must not overflow.

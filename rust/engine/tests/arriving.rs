@@ -133,8 +133,11 @@ impl House {
         let parts = Parts::new(schema.unwrap(), bus.clone(), limits(), false, Arc::new(Silent), Clock::system());
         let sessions = Sessions::new(parts, Arc::new(Silent), tokio::runtime::Handle::current());
         sessions.start().await.unwrap();
-        let connection =
-            Connection::open(&sessions, Arc::new(Silent), Offer { introspection: false, authenticates: false });
+        let connection = Connection::open(
+            &sessions,
+            Arc::new(Silent),
+            Offer { introspection: false, authenticates: false, host: None },
+        );
         let house = House { bus, sessions, connection };
         let question = house.connection.receive(Frame::Text(r#"{"type":"connection_init"}"#)).unwrap();
         house.connection.answered(question.number, Ok(Viewer::default()));

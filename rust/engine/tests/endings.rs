@@ -48,7 +48,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-const OFFER: Offer = Offer { introspection: false, authenticates: false };
+const OFFER: Offer = Offer { introspection: false, authenticates: false, host: None };
 
 /// An audit trail that nobody reads.
 struct Unread;

@@ -12,6 +12,7 @@ use fraiseql_subs_engine::operators::audit;
 use fraiseql_subs_engine::parts::Parts;
 use fraiseql_subs_engine::sessions::{Offer, Sessions};
 use fraiseql_subs_engine::value::{Object, Value};
+use fraiseql_subs_engine::viewer::Host;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -277,22 +278,27 @@ impl Core {
     }
 
     /// Opens the protocol for a socket that is about to be accepted.
+    #[expect(clippy::too_many_arguments, reason = "one caller")]
     fn connect(
         &self,
         py: Python<'_>,
         send: Py<PyAny>,
-        finish: Py<PyAny>,
+        sender: Py<PyAny>,
+        context: Py<PyAny>,
         interrupt: Py<PyAny>,
         introspection: bool,
         authenticates: bool,
     ) -> PyResult<Socket> {
-        let offer = Offer { introspection, authenticates };
-        Socket::open(py, &*self.runs.running(py)?, send, finish, interrupt, offer)
+        let run = self.runs.running(py)?;
+        let context = Arc::new(context);
+        let offer = Offer { introspection, authenticates, host: Some(context.clone()) };
+        Socket::open(py, &run, send, sender, context, interrupt, offer)
     }
 
     /// Notes that a connection was refused before there was a socket.
-    fn refused(&self, reason: String) {
-        self.parts.audit.note(audit::Kind::ConnectionRefused, None, None, reason);
+    fn refused(&self, reason: String, context: Py<PyAny>) {
+        let host: Host = Arc::new(context);
+        self.parts.audit.note(audit::Kind::ConnectionRefused, None, None, Some(&host), reason);
     }
 
     /// Ends everybody whom this names. Returns how many in this process, and a future that is done when nothing of an event is handed

@@ -1,7 +1,9 @@
 //! A WebSocket of an ASGI server: frames come in from its receive loop, and go out from here.
 //!
-//! Every `send()` is stepped once where the wake-up is handled. Only one that really suspends, because the peer reads too slowly,
-//! costs a task; meanwhile nothing else is taken for this connection. So there is one writer a connection, and no task.
+//! Every `send()` belongs to one task of the connection, Python's `Sender`, which is parked. Where the wake-up is handled, it is stepped
+//! once, under the identity and in the context of that task. Only one that really suspends, because the peer reads too slowly, is handed
+//! to the task itself; meanwhile nothing else is taken for this connection. So there is one writer a connection, and a message costs no
+//! turn of the loop.
 //!
 //! The close is not sent from here: the task that receives is interrupted and sends it, since some servers cannot close while
 //! a receive is pending, and not all tell a receive of the close.
@@ -37,17 +39,19 @@ struct Writer {
     connection: OnceLock<Arc<Connection>>,
     bridge: Arc<Bridge>,
     send: Py<PyAny>,
-    /// Python's `finish(steps, first, done)`: makes a task of a send that has suspended.
-    finish: Py<PyAny>,
-    /// The task that receives: what a `send()` sees as the current one where it is stepped without a task of its own.
-    receiving: Py<PyAny>,
+    /// Python's `Sender`: `wake()` has its task take a turn, `go_on(steps, first)` gives it a send that has suspended.
+    sender: Py<PyAny>,
+    /// The sender's task, once sends may be stepped in its place.
+    parked: OnceLock<Py<PyAny>>,
+    /// The context copied when the connection began.
+    context: Arc<Py<PyAny>>,
     /// Python's `interrupt(error)`: ends the receive loop, which then asks for `closing`.
     interrupt: Py<PyAny>,
-    /// The task of the send that is under way.
-    sending: Mutex<Option<Py<PyAny>>>,
+    /// Held while a send is under way that has suspended.
+    sending: Mutex<Option<UnderWay>>,
     /// What the task that receives was interrupted for.
     closing: OnceLock<Close>,
-    /// It receives no more, so that there is nothing to interrupt.
+    /// It receives no more, so that there is nothing to interrupt, and nothing more is sent.
     has_left: AtomicBool,
 }
 
@@ -63,40 +67,60 @@ impl Notify for Waker {
 
 impl OnLoop for Writer {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let is_free = self.sending.lock().is_none();
-        if is_free || self.connection().is_some_and(|connection| connection.is_urgent()) {
-            return self.send_all(py);
+        if self.sending.lock().is_some() {
+            return self.overtake(py);
         }
-        Ok(())
+        match self.parked.get() {
+            Some(task) => self.step(py, task.bind(py)),
+            None => self.sender.call_method0(py, intern!(py, "wake")).map(drop),
+        }
     }
 }
+
+/// A send that has suspended: its steps, and what it gave to wait for.
+type Suspended<'py> = (Bound<'py, PyIterator>, Bound<'py, PyAny>);
 
 impl Writer {
     fn connection(&self) -> Option<&Arc<Connection>> {
         self.connection.get()
     }
 
-    /// Sends until nothing waits or a send suspends. Middleware may need a current task, as `asyncio.timeout` does.
-    fn send_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let here = (self.bridge.event_loop(py), self.receiving.bind(py));
-        ENTER.import(py, "asyncio.tasks", "_enter_task")?.call1(here)?;
-        let sent = self.step_all(py);
-        LEAVE.import(py, "asyncio.tasks", "_leave_task")?.call1(here)?;
-        sent
+    /// The close does not wait for a send that is stuck. Where it is urgent, nothing stands before it.
+    fn overtake(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        match self.connection().filter(|connection| connection.is_urgent()).and_then(Connection::next) {
+            Some(Outgoing::Close(close)) => self.close(py, close, None),
+            _ => Ok(()),
+        }
     }
 
-    fn step_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let Some(connection) = self.connection() else {
-            return Ok(());
+    /// Takes a turn as the sender's task would.
+    fn step(self: &Arc<Self>, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let here = (self.bridge.event_loop(py), task);
+        ENTER.import(py, "asyncio.tasks", "_enter_task")?.call1(here)?;
+        let suspended = self.context.bind(py).call_method1(intern!(py, "run"), (Turn(self.clone()),));
+        LEAVE.import(py, "asyncio.tasks", "_leave_task")?.call1(here)?;
+        let suspended = suspended?;
+        if !suspended.is_none() {
+            self.sender.call_method1(py, intern!(py, "go_on"), (suspended,))?;
+        }
+        Ok(())
+    }
+
+    /// Sends until nothing waits or a send suspends. What was under way before is over.
+    fn turn<'py>(self: &Arc<Self>, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
+        let handed = self.sending.lock().take();
+        drop(handed);
+        let Some(connection) = self.connection().filter(|_| !self.has_left.load(SeqCst)) else {
+            return Ok(None);
         };
         let handing = connection.hand();
         connection.listen();
         while let Some(outgoing) = connection.next() {
             let text = match outgoing {
                 Outgoing::Text(text) => text,
-                Outgoing::Close(close) => return self.close(py, close, None),
+                Outgoing::Close(close) => return self.close(py, close, None).map(|()| None),
             };
             let first = self.begin(py, &text).and_then(|mut steps| match steps.next() {
                 None => Ok(None),
@@ -104,16 +128,14 @@ impl Writer {
             });
             match first {
                 Ok(None) => {}
-                Ok(Some((steps, first))) => {
-                    let done = Sent { writer: self.clone(), handing: Mutex::new(Some(handing)) };
-                    let task = self.finish.bind(py).call1((steps, first, done))?;
-                    *self.sending.lock() = Some(task.unbind());
-                    return Ok(());
+                Ok(suspended) => {
+                    *self.sending.lock() = Some(handing);
+                    return Ok(suspended);
                 }
-                Err(error) => return self.failed(py, error.value(py)),
+                Err(error) => return self.failed(py, error.value(py)).map(|()| None),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// A send raised: the peer has gone, or something before the server is broken. Nothing more can be sent in order.
@@ -160,28 +182,19 @@ impl OnLoop for Interruption {
         }
         // There is one close a connection; the transport has no other.
         let _ = self.writer.closing.set(self.close.clone());
-        self.writer.interrupt.bind(py).call1((self.error.as_ref(),)).map(drop)
+        let Writer { context, interrupt, .. } = &*self.writer;
+        context.bind(py).call_method1(intern!(py, "run"), (interrupt, self.error.as_ref())).map(drop)
     }
 }
 
-/// What a suspended send calls when it is done.
+/// A turn, as something that a context can run.
 #[pyclass(frozen)]
-struct Sent {
-    writer: Arc<Writer>,
-    handing: Mutex<Option<UnderWay>>,
-}
+struct Turn(Arc<Writer>);
 
 #[pymethods]
-impl Sent {
-    fn __call__(&self, py: Python<'_>, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
-        let task = self.writer.sending.lock().take();
-        drop(task);
-        let handing = self.handing.lock().take();
-        drop(handing);
-        match error {
-            Some(error) => self.writer.failed(py, error),
-            None => self.writer.send_all(py),
-        }
+impl Turn {
+    fn __call__<'py>(&self, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
+        self.0.turn(py)
     }
 }
 
@@ -190,18 +203,19 @@ impl Socket {
         py: Python<'_>,
         run: &Run,
         send: Py<PyAny>,
-        finish: Py<PyAny>,
+        sender: Py<PyAny>,
+        context: Arc<Py<PyAny>>,
         interrupt: Py<PyAny>,
         offer: Offer,
     ) -> PyResult<Socket> {
         let bridge = run.bridge(py)?;
-        let receiving = py.import("asyncio")?.call_method0("current_task")?.unbind();
         let writer = Arc::new(Writer {
             connection: OnceLock::new(),
             bridge,
             send,
-            finish,
-            receiving,
+            sender,
+            parked: OnceLock::new(),
+            context,
             interrupt,
             sending: Mutex::new(None),
             closing: OnceLock::new(),
@@ -209,9 +223,8 @@ impl Socket {
         });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
         let connection = Connection::open(&run.sessions, waker, offer);
+        // What was to be sent before that is found by the sender's first turn.
         let _ = writer.connection.set(connection);
-        // What was to be sent before the writer knew its connection.
-        writer.bridge.push(writer.clone());
         Ok(Socket(writer))
     }
 
@@ -293,19 +306,39 @@ impl Socket {
         self.0.closing.get().map(|close| (close.code(), close.reason()))
     }
 
-    /// Gives up the send that is under way; returns its task, where there is one. Nothing is received any more.
-    fn give_up(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    /// The sender's task is about to wait: from now on its sends are stepped in its place.
+    fn parked(&self, task: Py<PyAny>) {
+        // A connection has one.
+        let _ = self.0.parked.set(task);
+    }
+
+    /// Sends until nothing waits or a send suspends: gives its steps, and what it gave to wait for. For the sender's task, which then sees
+    /// that one through and takes the next turn.
+    fn turn<'py>(&self, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
+        self.0.turn(py)
+    }
+
+    /// A send has failed, or the sender's task was cancelled: the connection ends.
+    fn failed(&self, py: Python<'_>, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
+        let handed = self.0.sending.lock().take();
+        drop(handed);
+        if self.0.has_left.load(SeqCst) { Ok(()) } else { self.0.failed(py, error) }
+    }
+
+    /// Whether nothing is received, and so nothing sent, any more.
+    #[getter]
+    fn has_left(&self) -> bool {
+        self.0.has_left.load(SeqCst)
+    }
+
+    /// Nothing is received, and nothing sent, any more.
+    fn leave(&self) {
         self.0.has_left.store(true, SeqCst);
-        let sending = self.0.sending.lock().as_ref().map(|task| task.clone_ref(py));
-        if let Some(task) = &sending {
-            task.bind(py).call_method0("cancel")?;
-        }
-        Ok(sending)
     }
 
     /// The socket is gone: nothing of it stays.
     fn lost(&self) {
-        self.0.has_left.store(true, SeqCst);
+        self.leave();
         if let Some(connection) = self.connection() {
             connection.lost();
         }

@@ -173,9 +173,18 @@ struct Entry {
 
 impl OnLoop for Entry {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let Record { event, reason, user_id, tenant_id, connection_id, suppressed } = &self.record;
+        let Record { event, reason, user_id, tenant_id, connection_id, suppressed, host } = &self.record;
         let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
         let viewer = (text(user_id), text(tenant_id), text(connection_id));
-        self.write.bind(py).call1((*event, &**reason, viewer.0, viewer.1, viewer.2, suppressed)).map(drop)
+        let write = self.write.bind(py);
+        // A record of a connection is written in the connection's context.
+        let written = match host.as_ref().and_then(|host| host.downcast_ref::<Py<PyAny>>()) {
+            Some(context) => {
+                let record = (write, *event, &**reason, viewer.0, viewer.1, viewer.2, *suppressed);
+                context.bind(py).call_method1("run", record)
+            }
+            None => write.call1((*event, &**reason, viewer.0, viewer.1, viewer.2, *suppressed)),
+        };
+        written.map(drop)
     }
 }

@@ -1,23 +1,27 @@
-//! Bringing work from any thread onto an event loop: one write to a socket for a burst, whatever it holds.
+//! Bringing work from any thread onto an event loop: one wake-up for a burst, whatever it holds.
 //!
-//! The loop watches one end of a socket pair. A thread that has work for it queues the work and writes a byte to the other end,
-//! unless one is on its way already. That needs neither the interpreter nor a lock of the loop's. Work that a publish on the loop's own
-//! thread makes needs no socket either: the loop is told by `call_soon` when the publish is done.
+//! A thread that has work for a loop queues it and wakes the loop, unless a wake-up is on its way already. Two ways do that (`way`): a
+//! descriptor that the loop watches, which needs neither the interpreter nor a lock of the loop's, and `call_soon_threadsafe`, for loops
+//! that watch none. Work that a publish on the loop's own thread makes needs neither: the loop is told by `call_soon` when the publish
+//! is done.
 //!
 //! A loop that is closed lets go of what it was to call, and so we hear of its end without asking. One that merely stands still may run
 //! again, and will do what is queued.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+
+use self::way::Way;
+
+#[cfg(unix)]
+mod descriptor;
+mod way;
 
 /// Something to be done on a loop.
 pub(crate) trait OnLoop: Send + Sync {
@@ -29,8 +33,7 @@ type AtTheEnd = Box<dyn FnOnce() + Send>;
 
 /// The way onto one event loop.
 pub(crate) struct Bridge {
-    reader: UnixStream,
-    writer: UnixStream,
+    way: OnceLock<Box<dyn Way>>,
     /// `None` once it is closed: work keeps its way alive, so nothing may stay here that no loop will do.
     queue: Mutex<Option<VecDeque<Arc<dyn OnLoop>>>>,
     /// What can wait: a little of it is done in each turn, after everything else.
@@ -58,12 +61,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(10);
 impl Bridge {
     /// The way onto the running loop, which must be this thread's.
     pub(crate) fn open(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Bridge>> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
         let bridge = Arc::new(Bridge {
-            reader,
-            writer,
+            way: OnceLock::new(),
             queue: Mutex::new(Some(VecDeque::new())),
             late: Mutex::default(),
             at_the_end: Mutex::default(),
@@ -74,7 +73,7 @@ impl Bridge {
             thread: std::thread::current().id(),
             event_loop: event_loop.clone().unbind(),
         });
-        event_loop.call_method1("add_reader", (bridge.reader.as_raw_fd(), Watch::new(bridge.clone())))?;
+        let _ = bridge.way.set(way::open(event_loop, &bridge)?);
         Ok(bridge)
     }
 
@@ -122,8 +121,7 @@ impl Bridge {
         }
         let was_signalled = self.signalled.swap(true, SeqCst);
         if !(was_signalled || self.publishing.load(SeqCst) && self.is_mine()) {
-            // A full socket has bytes that the loop has not read yet: it will come.
-            let _ = (&self.writer).write(&[1]);
+            self.way.get().inspect(|way| way.wake());
         }
         true
     }
@@ -189,9 +187,12 @@ impl Bridge {
         self.unattended.store(0, SeqCst);
     }
 
-    /// How often the loop did what was queued.
+    /// How often the loop did what was queued. A wake-up that is on its way counts each time that this is asked.
     pub(crate) fn turns(&self) -> u64 {
-        self.turns.load(SeqCst)
+        match self.signalled.load(SeqCst) {
+            true => self.turns.fetch_add(1, SeqCst) + 1,
+            false => self.turns.load(SeqCst),
+        }
     }
 
     /// Gives a loop of another thread its turn; one that does not take it is not waited for.
@@ -207,9 +208,7 @@ impl Bridge {
     }
 
     fn drain(&self, py: Python<'_>) {
-        let mut bytes = [0; 64];
-        // What there was to read does not matter, nor whether another reading took it.
-        let _ = (&self.reader).read(&mut bytes);
+        self.way.get().inspect(|way| way.woken());
         self.turns.fetch_add(1, SeqCst);
         self.signalled.store(false, SeqCst);
         let queue = self.queue.lock().as_mut().map(std::mem::take);
@@ -248,7 +247,7 @@ impl OnLoop for Turn {
     }
 }
 
-/// What the loop calls when it was woken. It keeps this until it stops watching, or is closed.
+/// What the loop calls when its descriptor was written to. It keeps this until it stops watching, or is closed.
 #[pyclass(frozen)]
 struct Watch {
     bridge: Arc<Bridge>,
@@ -277,7 +276,7 @@ impl Drop for Watch {
     }
 }
 
-/// What the loop calls when it was told without the socket.
+/// What the loop calls when it was told without a descriptor.
 #[pyclass(frozen)]
 struct Drain(Arc<Bridge>);
 
@@ -307,10 +306,10 @@ struct Closing(Arc<Bridge>);
 impl Closing {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let Closing(bridge) = self;
-        // What was queued before would be forgotten with the descriptor, and whoever waits for it would never be woken.
+        // What was queued before would be forgotten with the watch, and whoever waits for it would never be woken.
         bridge.drain(py);
         bridge.drain_late(py, usize::MAX)?;
-        bridge.event_loop(py).call_method1("remove_reader", (bridge.reader.as_raw_fd(),)).map(drop)
+        bridge.way.get().map_or(Ok(()), |way| way.leave(bridge.event_loop(py)))
     }
 }
 

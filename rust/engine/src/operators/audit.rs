@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::accounts::Rate;
 use crate::clock::Clock;
-use crate::viewer::Viewer;
+use crate::viewer::{Host, Viewer};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ const PER_SECOND: f64 = 100.0;
 const BURST: u32 = 1000;
 
 /// One record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Record {
     /// What happened, as `connection_refused`.
     pub event: &'static str,
@@ -62,6 +62,8 @@ pub struct Record {
     pub connection_id: Option<Arc<str>>,
     /// How many records of this kind were left out since the last one.
     pub suppressed: u64,
+    /// What the host language keeps of the connection.
+    pub host: Option<Host>,
 }
 
 /// Takes records and warnings. It is called under locks: it must neither block nor call back.
@@ -118,11 +120,12 @@ impl Audit {
         kind: Kind,
         viewer: Option<&Viewer>,
         connection_id: Option<&Arc<str>>,
+        host: Option<&Host>,
         reason: impl Into<Cow<'static, str>>,
     ) {
         let (user_id, tenant_id) =
             viewer.map_or((None, None), |viewer| (viewer.user_id.clone(), viewer.tenant_id.clone()));
-        self.write(kind, user_id, tenant_id, connection_id.cloned(), reason.into());
+        self.write(kind, user_id, tenant_id, connection_id.cloned(), host.cloned(), reason.into());
     }
 
     /// The same by names alone.
@@ -132,13 +135,14 @@ impl Audit {
         user_id: Option<Arc<str>>,
         tenant_id: Option<Arc<str>>,
         connection_id: Option<Arc<str>>,
+        host: Option<Host>,
         reason: Cow<'static, str>,
     ) {
         let (_, event) = KINDS[kind as usize];
         let (rate, suppressed) = &self.rates[kind as usize];
         if rate.take() {
             let suppressed = suppressed.swap(0, Relaxed);
-            self.writer.write(Record { event, reason, user_id, tenant_id, connection_id, suppressed });
+            self.writer.write(Record { event, reason, user_id, tenant_id, connection_id, suppressed, host });
         } else {
             suppressed.fetch_add(1, Relaxed);
         }

@@ -144,7 +144,7 @@ impl Sessions {
         let Revocation { user_id, tenant_id, connection_id } = &**revocation;
         let reason = format!("{ended} connections and subscribes of this process ended");
         let names = (user_id.clone(), tenant_id.clone(), connection_id.clone());
-        self.engine.parts.audit.write(audit::Kind::Revoked, names.0, names.1, names.2, reason.into());
+        self.engine.parts.audit.write(audit::Kind::Revoked, names.0, names.1, names.2, None, reason.into());
         (ended, named.iter().filter_map(|(_, one)| one.handing()).collect())
     }
 

@@ -132,6 +132,7 @@ impl Stream {
             resume: &ask.resume,
             outbox: &stream.outbox,
             connection_id: ask.connection_id.as_ref(),
+            host: None,
         });
         let (subscription, settled) = match started {
             Ok(Started::Live(subscription)) => (subscription, None),
@@ -213,7 +214,7 @@ impl Stream {
     }
 
     fn note(&self, kind: audit::Kind, reason: &'static str) {
-        self.sessions.engine.parts.audit.note(kind, Some(&self.viewer), self.key.0.as_ref(), reason);
+        self.sessions.engine.parts.audit.note(kind, Some(&self.viewer), self.key.0.as_ref(), None, reason);
     }
 
     /// To be called before [`Stream::take`] is called until it gives `None`.

@@ -16,7 +16,7 @@ use redis::{
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -211,7 +211,8 @@ async fn connect(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result
         Ok::<_, std::io::Error>(stream)
     };
     match settings.server.addr() {
-        ConnectionAddr::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(reason)?)),
+        #[cfg(unix)]
+        ConnectionAddr::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await.map_err(reason)?)),
         ConnectionAddr::TcpTls { host, port, .. } => {
             let tls = tls.ok_or("TLS was not set up")?;
             let name = ServerName::try_from(host.clone()).map_err(reason)?;

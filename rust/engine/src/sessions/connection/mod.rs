@@ -20,7 +20,7 @@ use crate::sessions::protocol::{Action, Close, Frame, Protocol, Settings};
 use crate::sessions::register::Sessions;
 use crate::tasks::{Tasks, UnderWay};
 use crate::timers::{Alarm, Timed};
-use crate::viewer::Viewer;
+use crate::viewer::{Host, Viewer};
 
 pub use authority::{Answer, Question};
 pub use held::Held;
@@ -38,6 +38,7 @@ pub struct Connection {
     sessions: Arc<Sessions>,
     outbox: Arc<Outbox>,
     introspection: bool,
+    host: Option<Host>,
     /// What the transport is handing over.
     handing: Arc<Tasks>,
     state: Mutex<State>,
@@ -73,12 +74,14 @@ struct State {
 }
 
 /// What a transport offers to those who connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Offer {
     /// Whether `__schema` and `__type` are answered.
     pub introspection: bool,
     /// Whether there is an auth handler.
     pub authenticates: bool,
+    /// What the host language keeps of the connection; its audit records have it.
+    pub host: Option<Host>,
 }
 
 /// What a transport sends.
@@ -103,6 +106,7 @@ impl Connection {
             sessions: sessions.clone(),
             outbox: Outbox::new(limits.into(), notify),
             introspection: offer.introspection,
+            host: offer.host,
             handing: Arc::default(),
             state: Mutex::new(State {
                 protocol: Protocol::new(Settings::new(limits, offer.authenticates), now),
@@ -180,7 +184,7 @@ impl Connection {
     }
 
     fn note(&self, kind: audit::Kind, viewer: Option<&Viewer>, reason: impl Into<Cow<'static, str>>) {
-        self.sessions.engine.parts.audit.note(kind, viewer, Some(&self.id), reason);
+        self.sessions.engine.parts.audit.note(kind, viewer, Some(&self.id), self.host.as_ref(), reason);
     }
 
     /// Held by a transport from before it takes an event until that is handed over or given up.

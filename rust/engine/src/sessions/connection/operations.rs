@@ -37,6 +37,7 @@ impl Connection {
             resume: &request.resume,
             outbox: &self.outbox,
             connection_id: Some(&self.id),
+            host: self.host.as_ref(),
         });
         match started {
             Ok(Started::Live(subscription)) => {

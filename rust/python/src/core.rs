@@ -261,7 +261,7 @@ impl Core {
     ) -> PyResult<Subscription> {
         let variables = if variables.is_none() { Value::Null } else { convert::object(variables, "variables")?.0 };
         let viewer = Arc::new(parse_viewer(viewer, context)?);
-        let authorisation = self.parts.revocations.begin();
+        let authorisation = self.parts.revocations.begin_of(viewer.clone(), connection_id.map(Arc::from));
         let ask = Ask::new(
             query,
             operation_name,

@@ -4,6 +4,7 @@
 //! registered afterwards. So one of the two always finds the other.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
@@ -37,7 +38,11 @@ impl Revocation {
 
 /// The revocations that somebody who is being authorised must still be asked about.
 #[derive(Default)]
-pub struct Revocations(Mutex<Log>);
+pub struct Revocations {
+    log: Mutex<Log>,
+    /// Who they are is known: they are marked, and no revocation is kept for them.
+    known: Arc<Registry>,
+}
 
 #[derive(Default)]
 struct Log {
@@ -45,26 +50,59 @@ struct Log {
     entries: VecDeque<(u64, Arc<Revocation>)>,
     /// How many authorisations began at which number.
     open: BTreeMap<u64, usize>,
+    /// The number of the last viewer who was known.
+    known: u64,
 }
 
-/// An authorisation under way: revocations from its beginning on are kept until it is dropped.
-pub struct Authorisation {
+/// An authorisation under way.
+pub enum Authorisation {
+    /// Whose it is will be decided: revocations from its beginning on are kept until it is dropped.
+    Open(Open),
+    /// It is a viewer's, however long that takes to go on.
+    Known(Arc<Marked>, Registered),
+}
+
+/// The place of an authorisation in the log.
+pub struct Open {
     since: u64,
     log: Arc<Revocations>,
+}
+
+/// A viewer who may have been revoked meanwhile.
+pub struct Marked {
+    viewer: Arc<Viewer>,
+    connection_id: Option<Arc<str>>,
+    is_revoked: AtomicBool,
 }
 
 impl Revocations {
     /// An authorisation begins.
     pub fn begin(self: &Arc<Self>) -> Authorisation {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
         let since = log.next;
         *log.open.entry(since).or_default() += 1;
-        Authorisation { since, log: self.clone() }
+        Authorisation::Open(Open { since, log: self.clone() })
+    }
+
+    /// An authorisation begins of a viewer who is known already.
+    pub fn begin_of(&self, viewer: Arc<Viewer>, connection_id: Option<Arc<str>>) -> Authorisation {
+        let number = {
+            let mut log = self.log.lock();
+            log.known += 1;
+            log.known
+        };
+        let marked = Arc::new(Marked { viewer, connection_id, is_revoked: AtomicBool::new(false) });
+        let revocable: Weak<dyn Revocable> = Arc::<Marked>::downgrade(&marked);
+        let registered = self.known.register(number, Some(&marked.viewer), marked.connection_id.as_ref(), &revocable);
+        Authorisation::Known(marked, registered)
     }
 
     /// Notes a revocation for those who are being authorised.
     pub fn note(&self, revocation: Arc<Revocation>) {
-        let mut log = self.0.lock();
+        for one in self.known.find(&revocation) {
+            one.revoke(&revocation);
+        }
+        let mut log = self.log.lock();
         let number = log.next;
         log.next += 1;
         if !log.open.is_empty() {
@@ -76,15 +114,32 @@ impl Revocations {
 impl Authorisation {
     /// Whether somebody with this outcome was revoked since it began.
     pub fn is_revoked(&self, viewer: &Viewer, connection_id: Option<&str>) -> bool {
-        let log = self.log.0.lock();
-        let since = log.entries.iter().filter(|(number, _)| *number >= self.since);
+        let open = match self {
+            Authorisation::Open(open) => open,
+            Authorisation::Known(marked, _) => return marked.is_revoked.load(SeqCst),
+        };
+        let log = open.log.log.lock();
+        let since = log.entries.iter().filter(|(number, _)| *number >= open.since);
         since.into_iter().any(|(_, revocation)| revocation.names(Some(viewer), connection_id))
     }
 }
 
-impl Drop for Authorisation {
+impl Revocable for Marked {
+    fn revoke(&self, revocation: &Revocation) -> Option<bool> {
+        if revocation.names(Some(&self.viewer), self.connection_id.as_deref()) {
+            self.is_revoked.store(true, SeqCst);
+        }
+        None
+    }
+
+    fn handing(&self) -> Option<Arc<Tasks>> {
+        None
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        let mut log = self.log.0.lock();
+        let mut log = self.log.log.lock();
         if let Some(count) = log.open.get_mut(&self.since) {
             *count -= 1;
             if *count == 0 {
@@ -170,5 +225,28 @@ impl Drop for Registered {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_for_a_viewer_who_is_known() {
+        let log = Arc::new(Revocations::default());
+        let viewer = |id: &str| Arc::new(Viewer { user_id: Some(id.into()), ..Viewer::default() });
+        let revocation = |id: String| Arc::new(Revocation { user_id: Some(id.into()), ..Revocation::default() });
+        let kept = || log.log.lock().entries.len();
+        let (one, other) = (viewer("1"), viewer("other"));
+        let known = [&one, &other].map(|viewer| log.begin_of(viewer.clone(), None));
+        (0..1_000).for_each(|id| log.note(revocation(id.to_string())));
+        assert_eq!((kept(), known.each_ref().map(|known| known.is_revoked(&one, None))), (0, [true, false]));
+        // Whose it is has still to be decided: all of them are kept.
+        let open = log.begin();
+        (0..1_000).for_each(|id| log.note(revocation(id.to_string())));
+        assert_eq!((kept(), open.is_revoked(&one, None), open.is_revoked(&other, None)), (1_000, true, false));
+        drop((open, known));
+        assert_eq!((kept(), log.known.names.len()), (0, 0));
     }
 }

@@ -393,11 +393,20 @@ impl Mailbox {
 
     /// Resolves when it has room.
     pub async fn room(&self, messages: usize) {
+        self.when(|| self.has_room(messages)).await;
+    }
+
+    /// Resolves when it has ended or its reader has gone.
+    pub(super) async fn over(&self) {
+        self.when(|| self.is_over()).await;
+    }
+
+    async fn when(&self, holds: impl Fn() -> bool) {
         loop {
             let woken = self.room.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            if self.has_room(messages) {
+            if holds() {
                 return;
             }
             woken.await;

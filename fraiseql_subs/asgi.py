@@ -213,7 +213,7 @@ async def _close(send: Send, code: int, reason: str, patience: float) -> None:
 
 async def _ended(*tasks: asyncio.Task[None] | None) -> None:
     """Waits for the end of tasks that were cancelled."""
-    if waited := [task for task in tasks if task is not None]:
+    if waited := [task for task in tasks if task is not None and not task.done()]:
         await asyncio.wait(waited)
 
 

@@ -19,21 +19,27 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyIterator};
+use pyo3::types::{PyDict, PyIterator, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::convert;
 use crate::run::Run;
 use crate::viewer::parse_viewer;
 use crate::wake::{Bridge, OnLoop};
 
-/// The protocol of one socket.
-#[pyclass(frozen, module = "fraiseql_subs._core")]
-pub(crate) struct Socket(Arc<Writer>);
+/// The protocol of one socket. All that it holds of Python is here, where the garbage collector sees it: the frames of the task that
+/// serves the socket hold this.
+#[pyclass(frozen, weakref, module = "fraiseql_subs._core")]
+pub(crate) struct Socket {
+    writer: Arc<Writer>,
+    /// `None` once the socket is lost.
+    hands: Mutex<Option<Arc<Hands>>>,
+    /// The task of the send that is under way.
+    sending: Mutex<Option<Py<PyAny>>>,
+}
 
-/// Takes what is to be sent out of a connection and sends it.
-struct Writer {
-    connection: OnceLock<Arc<Connection>>,
-    bridge: Arc<Bridge>,
+/// What it sends with.
+struct Hands {
     send: Py<PyAny>,
     /// Python's `finish(steps, first, done)`: makes a task of a send that has suspended.
     finish: Py<PyAny>,
@@ -41,8 +47,23 @@ struct Writer {
     receiving: Py<PyAny>,
     /// Python's `interrupt(error)`: ends the receive loop, which then asks for `closing`.
     interrupt: Py<PyAny>,
-    /// The task of the send that is under way.
-    sending: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Hands {
+    fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
+        let message = PyDict::new(py);
+        message.set_item(intern!(py, "type"), intern!(py, "websocket.send"))?;
+        message.set_item(intern!(py, "text"), text)?;
+        let awaitable = self.send.bind(py).call1((message,))?;
+        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
+    }
+}
+
+/// Takes what is to be sent out of a connection and has its socket send it.
+struct Writer {
+    connection: OnceLock<Arc<Connection>>,
+    bridge: Arc<Bridge>,
+    socket: OnceLock<Py<PyWeakrefReference>>,
     /// What the task that receives was interrupted for.
     closing: OnceLock<Close>,
     /// It receives no more, so that there is nothing to interrupt.
@@ -61,9 +82,10 @@ impl Notify for Waker {
 
 impl OnLoop for Writer {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let is_free = self.sending.lock().is_none();
+        let Some(socket) = self.socket(py) else { return Ok(()) };
+        let is_free = socket.get().sending.lock().is_none();
         if is_free || self.connection().is_some_and(|connection| connection.is_urgent()) {
-            return self.send_all(py);
+            return self.send_all(&socket);
         }
         Ok(())
     }
@@ -74,18 +96,26 @@ impl Writer {
         self.connection.get()
     }
 
+    /// The socket; there is none any more where nothing of it is left.
+    fn socket<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Socket>> {
+        self.socket.get()?.bind(py).upgrade()?.cast_into().ok()
+    }
+
     /// Sends until nothing waits or a send suspends. Middleware may need a current task, as `asyncio.timeout` does.
-    fn send_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+    fn send_all(self: &Arc<Self>, socket: &Bound<'_, Socket>) -> PyResult<()> {
         static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let here = (self.bridge.event_loop(py), self.receiving.bind(py));
+        let py = socket.py();
+        let Some(hands) = socket.get().hands() else { return Ok(()) };
+        let here = (self.bridge.event_loop(py), hands.receiving.bind(py));
         ENTER.import(py, "asyncio.tasks", "_enter_task")?.call1(here)?;
-        let sent = self.step_all(py);
+        let sent = self.step_all(socket, &hands);
         LEAVE.import(py, "asyncio.tasks", "_leave_task")?.call1(here)?;
         sent
     }
 
-    fn step_all(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+    fn step_all(self: &Arc<Self>, socket: &Bound<'_, Socket>, hands: &Hands) -> PyResult<()> {
+        let py = socket.py();
         let Some(connection) = self.connection() else {
             return Ok(());
         };
@@ -96,7 +126,7 @@ impl Writer {
                 Outgoing::Text(text) => text,
                 Outgoing::Close(close) => return self.close(py, close, None),
             };
-            let first = self.begin(py, &text).and_then(|mut steps| match steps.next() {
+            let first = hands.begin(py, &text).and_then(|mut steps| match steps.next() {
                 None => Ok(None),
                 Some(first) => Ok(Some((steps, first?))),
             });
@@ -104,8 +134,8 @@ impl Writer {
                 Ok(None) => {}
                 Ok(Some((steps, first))) => {
                     let done = Sent { writer: self.clone(), handing: Mutex::new(Some(handing)) };
-                    let task = self.finish.bind(py).call1((steps, first, done))?;
-                    *self.sending.lock() = Some(task.unbind());
+                    let task = hands.finish.bind(py).call1((steps, first, done))?;
+                    *socket.get().sending.lock() = Some(task.unbind());
                     return Ok(());
                 }
                 Err(error) => return self.failed(py, error.value(py)),
@@ -134,14 +164,6 @@ impl Writer {
         let error = error.map(|error| error.clone().unbind());
         self.bridge.push_late(py, Arc::new(Interruption { writer: self.clone(), close, error }))
     }
-
-    fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
-        let message = PyDict::new(py);
-        message.set_item(intern!(py, "type"), intern!(py, "websocket.send"))?;
-        message.set_item(intern!(py, "text"), text)?;
-        let awaitable = self.send.bind(py).call1((message,))?;
-        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
-    }
 }
 
 /// The end of a connection, for the task that receives.
@@ -158,7 +180,8 @@ impl OnLoop for Interruption {
         }
         // There is one close a connection; the transport has no other.
         let _ = self.writer.closing.set(self.close.clone());
-        self.writer.interrupt.bind(py).call1((self.error.as_ref(),)).map(drop)
+        let hands = self.writer.socket(py).and_then(|socket| socket.get().hands());
+        hands.map_or(Ok(()), |hands| hands.interrupt.bind(py).call1((self.error.as_ref(),)).map(drop))
     }
 }
 
@@ -172,13 +195,14 @@ struct Sent {
 #[pymethods]
 impl Sent {
     fn __call__(&self, py: Python<'_>, error: Option<&Bound<'_, PyBaseException>>) -> PyResult<()> {
-        let task = self.writer.sending.lock().take();
-        drop(task);
         let handing = self.handing.lock().take();
         drop(handing);
+        let Some(socket) = self.writer.socket(py) else { return Ok(()) };
+        let task = socket.get().sending.lock().take();
+        drop(task);
         match error {
             Some(error) => self.writer.failed(py, error),
-            None => self.writer.send_all(py),
+            None => self.writer.send_all(&socket),
         }
     }
 }
@@ -191,35 +215,70 @@ impl Socket {
         finish: Py<PyAny>,
         interrupt: Py<PyAny>,
         offer: Offer,
-    ) -> PyResult<Socket> {
+    ) -> PyResult<Py<Socket>> {
         let bridge = run.bridge(py)?;
         let receiving = py.import("asyncio")?.call_method0("current_task")?.unbind();
         let writer = Arc::new(Writer {
             connection: OnceLock::new(),
             bridge,
-            send,
-            finish,
-            receiving,
-            interrupt,
-            sending: Mutex::new(None),
+            socket: OnceLock::new(),
             closing: OnceLock::new(),
             has_left: AtomicBool::new(false),
         });
         let waker = Arc::new(Waker(Arc::downgrade(&writer)));
         let connection = Connection::open(&run.sessions, waker, offer);
         let _ = writer.connection.set(connection);
+        let hands = Mutex::new(Some(Arc::new(Hands { send, finish, receiving, interrupt })));
+        let socket = Bound::new(py, Socket { writer: writer.clone(), hands, sending: Mutex::new(None) })?;
+        let _ = writer.socket.set(PyWeakrefReference::new(&socket)?.unbind());
         // What was to be sent before the writer knew its connection.
         writer.bridge.push(writer.clone());
-        Ok(Socket(writer))
+        Ok(socket.unbind())
     }
 
     fn connection(&self) -> Option<&Arc<Connection>> {
-        self.0.connection()
+        self.writer.connection()
+    }
+
+    /// For as long as the socket is held: nobody else may keep them.
+    fn hands(&self) -> Option<Arc<Hands>> {
+        self.hands.lock().clone()
+    }
+
+    /// Nothing of the connection stays, and what served it is let go.
+    fn let_go(&self) {
+        self.writer.has_left.store(true, SeqCst);
+        if let Some(connection) = self.connection() {
+            connection.lost();
+        }
+        let hands = self.hands.lock().take();
+        drop(hands);
+    }
+}
+
+impl Drop for Socket {
+    /// Nobody serves it any more, however that came: a task that never began runs no `finally`.
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
 #[pymethods]
 impl Socket {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(Some(hands)) = self.hands.try_lock().as_deref() {
+            let Hands { send, finish, receiving, interrupt } = &**hands;
+            [send, finish, receiving, interrupt].into_iter().try_for_each(|each| visit.call(each))?;
+        }
+        self.sending.try_lock().as_deref().map_or(Ok(()), |sending| visit.call(sending))
+    }
+
+    fn __clear__(&self) {
+        let sending = self.sending.lock().take();
+        drop(sending);
+        self.let_go();
+    }
+
     /// The connection's id.
     #[getter]
     fn id(&self) -> &str {
@@ -270,13 +329,13 @@ impl Socket {
     /// Code and reason of the close that is to be sent, where there is one.
     #[getter]
     fn closing(&self) -> Option<(u16, &str)> {
-        self.0.closing.get().map(|close| (close.code(), close.reason()))
+        self.writer.closing.get().map(|close| (close.code(), close.reason()))
     }
 
     /// Gives up the send that is under way; returns its task, where there is one. Nothing is received any more.
     fn give_up(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.0.has_left.store(true, SeqCst);
-        let sending = self.0.sending.lock().as_ref().map(|task| task.clone_ref(py));
+        self.writer.has_left.store(true, SeqCst);
+        let sending = self.sending.lock().as_ref().map(|task| task.clone_ref(py));
         if let Some(task) = &sending {
             task.bind(py).call_method0("cancel")?;
         }
@@ -285,9 +344,6 @@ impl Socket {
 
     /// The socket is gone: nothing of it stays.
     fn lost(&self) {
-        self.0.has_left.store(true, SeqCst);
-        if let Some(connection) = self.connection() {
-            connection.lost();
-        }
+        self.let_go();
     }
 }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::accounts::EventRate;
 use crate::error::GraphQLError;
@@ -107,6 +108,8 @@ pub struct Outbox {
     signalled: AtomicBool,
     slow: AtomicBool,
     notify: Arc<dyn Notify>,
+    /// Held by the answer to introspection that is made or waits.
+    pub(super) answers: Semaphore,
 }
 
 impl Outbox {
@@ -119,6 +122,7 @@ impl Outbox {
             signalled: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             notify,
+            answers: Semaphore::new(1),
         })
     }
 
@@ -247,6 +251,10 @@ impl Mailbox {
             state: Mutex::default(),
             room: tokio::sync::Notify::new(),
         })
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// What `extensions.eventId` says of a result, where it is asked for.
@@ -399,6 +407,11 @@ impl Mailbox {
     /// Resolves when it has ended or its reader has gone.
     pub(super) async fn over(&self) {
         self.when(|| self.is_over()).await;
+    }
+
+    /// Resolves when its reader has taken the end or gone.
+    pub(super) async fn closed(&self) {
+        self.when(|| self.state.lock().closed).await;
     }
 
     async fn when(&self, holds: impl Fn() -> bool) {

@@ -7,6 +7,7 @@
 //!
 //! One circle of files: a group offers an event to its resolve classes, and a class delivers its outcomes to the groups that heard.
 
+mod answer;
 mod catch_up;
 mod dispatcher;
 mod group;
@@ -19,6 +20,7 @@ mod subscription;
 mod topics;
 mod turns;
 
+pub(crate) use answer::Answering;
 pub(crate) use catch_up::Arriving;
 pub use catch_up::Settled;
 pub(crate) use dispatcher::Dispatcher;

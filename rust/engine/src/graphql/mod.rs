@@ -28,8 +28,9 @@ mod shown;
 
 pub use coerce::variables as coerce_variables;
 pub use field::{Declaration, Field, Kind};
+pub(crate) use introspection::Answer;
 pub(crate) use operation::Asked;
-pub use operation::{Documents, Operation, Request};
+pub use operation::{Documents, Introspection, Operation, Request};
 pub use plan::{Key, Leaf, Plan, PlannedField, PlannedType, Possible, Selection, Shape};
 pub use project::{Source, TooLarge, project};
 pub use reads::{ReadField, ReadObject, ReadType, Reads};

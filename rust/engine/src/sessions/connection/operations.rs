@@ -39,7 +39,7 @@ impl Connection {
             connection_id: Some(&self.id),
         });
         match started {
-            Ok(Started::Live(subscription)) => {
+            Ok(Started::Live(subscription) | Started::Answering(subscription)) => {
                 state.operations.insert(request.id.clone(), subscription);
             }
             Ok(Started::Soon(subscription, settled)) => {

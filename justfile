@@ -25,6 +25,12 @@ bench *arguments:
     .venv/bin/maturin develop --release --locked --quiet
     .venv/bin/pytest benchmarks --benchmark-enable --benchmark-only {{ arguments }}
 
+# What one account notices of another that does the worst that its limits allow: a release build, then a minute on each bus
+neighbours *arguments:
+    .venv/bin/maturin develop --release --locked --quiet
+    .venv/bin/python -m benchmarks.neighbours memory {{ arguments }}
+    .venv/bin/python -m benchmarks.neighbours redis {{ arguments }}
+
 # Count the engine's instructions, case by case, and compare with benchmarks/instructions.tsv; `--record` writes it (needs valgrind)
 instructions *arguments:
     python3 benchmarks/instructions/run.py {{ arguments }}

@@ -338,7 +338,7 @@ async def _close(send: Send, code: int, reason: str, patience: float) -> None:
 
 async def _ended(*tasks: asyncio.Task[None] | None) -> None:
     """Cancels tasks and waits for their end."""
-    if waited := [task for task in tasks if task is not None]:
+    if waited := [task for task in tasks if task is not None and not task.done()]:
         for task in waited:
             task.cancel()
         await asyncio.wait(waited)

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Module, Refusal, Rejection};
 use crate::event::Event;
-use crate::graphql::{Asked, Documents, Kind, Operation, Request, Schema};
+use crate::graphql::{Asked, Documents, Introspection, Kind, Operation, Request, Schema};
 use crate::limits::Limits;
 use crate::matching::{Condition, Verdict};
 use crate::predicate::{Bound, Predicate};
@@ -34,6 +34,8 @@ pub enum Admitted {
     Subscription(Admission),
     /// The ExecutionResult, as JSON, of a query for introspection.
     Answer(String),
+    /// The same, where it has to be made first.
+    Introspection(Introspection),
 }
 
 /// A subscription that every module has let pass.
@@ -97,6 +99,7 @@ impl Gate {
         let asked = match self.documents.open(request)? {
             Asked::Subscription(asked) => asked,
             Asked::Answer(json) => return Ok(Admitted::Answer(json)),
+            Asked::Introspection(introspection) => return Ok(Admitted::Introspection(introspection)),
         };
         if let Some(refusal) = fields::refusal(&asked.coordinate(), asked.guard(), viewer) {
             return Err(refusal.into());
@@ -134,7 +137,9 @@ impl Gate {
         let refused = |stage, reason: Cow<'_, str>| Explanation { stage, reason: reason.into(), masked: Vec::new() };
         let admission = match self.admit(request, viewer, now) {
             Ok(Admitted::Subscription(admission)) => admission,
-            Ok(Admitted::Answer(_)) => return refused("request", "a query for the schema hears of no event".into()),
+            Ok(Admitted::Answer(_) | Admitted::Introspection(_)) => {
+                return refused("request", "a query for the schema hears of no event".into());
+            }
             Err(Rejection::Forbidden(refusal)) => return refused("forbidden", refusal.reason),
             Err(rejection) => return refused("request", rejection.to_string().into()),
         };

@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::accounts::{EventRate, Kept, Reached, Seat};
+use crate::accounts::{EventRate, Kept, Reached, Seat, Shares};
 use crate::admission::{Admission, Admitted};
 use crate::bus::{Published, Watched};
 use crate::delivery::{
-    Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Shared, Subscription, Ticket,
-    Watcher,
+    Answering, Arriving, Dispatcher, Generation, Mailbox, NOBODY_LISTENS, Outbox, Resolver, Settled, Shared,
+    Subscription, Ticket, Watcher,
 };
 use crate::error::{Module, Rejection, code};
 use crate::event::{Event, Position};
-use crate::graphql::{Kind, Operation, Request};
-use crate::operators::{Ended, audit};
+use crate::graphql::{Introspection, Kind, Operation, Request};
+use crate::operators::{Counted, Ended, audit};
 use crate::parts::{Parts, PublishError};
 use crate::security::tenant;
 use crate::timers::Timers;
@@ -99,6 +99,8 @@ pub enum Started {
     Soon(Arc<Subscription>, Settled),
     /// It was a query about the schema: this is its ExecutionResult.
     Answer(String),
+    /// It was one whose ExecutionResult is made first: the one message of this.
+    Answering(Arc<Subscription>),
 }
 
 impl Engine {
@@ -223,6 +225,7 @@ impl Engine {
         })?;
         let admission = match gate.admit(&start.request, start.viewer, self.parts.clock.utc())? {
             Admitted::Answer(json) => return Ok(Started::Answer(json)),
+            Admitted::Introspection(introspection) => return Ok(self.introspect(introspection, start)),
             Admitted::Subscription(admission) => admission,
         };
         let from = self.resume_from(start.resume)?;
@@ -235,12 +238,8 @@ impl Engine {
         // A generator makes its own events.
         let rate = if is_generator { None } else { EventRate::new(own_rate, quotas, &start.seat.accounts) };
         let (outbox, counted) = (start.outbox.clone(), metrics.subscription());
-        let subscription = Arc::new(Subscription {
-            mailbox: Mailbox::new(start.id.clone(), event_ids, overflow, rate, outbox, metrics.clone()),
-            dispatcher: self.dispatcher.clone(),
-            place: Mutex::default(),
-            held: Mutex::new(Some((counted, shares, kept))),
-        });
+        let mailbox = Mailbox::new(start.id.clone(), event_ids, overflow, rate, outbox, metrics.clone());
+        let subscription = self.subscription(mailbox, Some((counted, shares, kept)));
         if is_generator {
             self.generate(&subscription, admission.operation, start);
             return Ok(Started::Live(subscription));
@@ -283,6 +282,20 @@ impl Engine {
             return refuse("max_user_bytes is reached");
         }
         Ok(kept)
+    }
+
+    fn subscription(&self, mailbox: Arc<Mailbox>, held: Option<(Counted, Shares, Kept)>) -> Arc<Subscription> {
+        let (dispatcher, place) = (self.dispatcher.clone(), Mutex::default());
+        Arc::new(Subscription { mailbox, dispatcher, place, held: Mutex::new(held) })
+    }
+
+    fn introspect(&self, introspection: Introspection, start: &Start<'_>) -> Started {
+        let (id, outbox, metrics) = (start.id.clone(), start.outbox.clone(), self.parts.metrics.clone());
+        let mailbox = Mailbox::new(id, false, self.parts.limits.overflow, None, outbox, metrics);
+        let answer = self.parts.gate.documents.answer(&introspection);
+        let (accounts, dispatcher) = (start.seat.accounts.clone(), self.dispatcher.clone());
+        Answering { introspection, answer, mailbox: mailbox.clone(), accounts, dispatcher }.start();
+        Started::Answering(self.subscription(mailbox, None))
     }
 
     /// The position that a resume begins after. A token of another epoch costs no question to the bus.

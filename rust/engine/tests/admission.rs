@@ -77,7 +77,7 @@ fn admit(gate: &Gate, query: &str, viewer: Viewer) -> Result<Admission, Rejectio
     let request = Request { query, operation_name: None, variables: &Value::Null, introspection: true };
     match gate.admit(&request, &Arc::new(viewer), NOW)? {
         Admitted::Subscription(admission) => Ok(admission),
-        Admitted::Answer(answer) => panic!("{answer}"),
+        other => panic!("{other:?}"),
     }
 }
 

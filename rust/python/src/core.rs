@@ -16,11 +16,12 @@ use fraiseql_subs_engine::viewer::Host;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::bus::{self, Buses, Ids};
 use crate::calls::Port;
-use crate::functions::Functions;
+use crate::functions::{Callbacks, Functions};
 use crate::publishing::{Given, hand_over, publish};
 use crate::run::{Run, Runs};
 use crate::runtime::{Tokio, runtime};
@@ -74,7 +75,7 @@ impl Schema {
 pub(crate) struct Core {
     parts: Parts,
     buses: Buses,
-    functions: Arc<Functions>,
+    callbacks: Py<Callbacks>,
     trail: Arc<Trail>,
     runs: Arc<Runs>,
 }
@@ -120,7 +121,7 @@ impl Core {
         let invalid = |error: serde_json::Error| PyValueError::new_err(error.to_string());
         let limits: Limits = serde_json::from_str(limits).map_err(invalid)?;
         let buses = Buses::new(py, bus)?;
-        let functions = Functions {
+        let callbacks = Callbacks {
             event,
             start,
             generate,
@@ -134,7 +135,11 @@ impl Core {
         };
         let trail = Arc::new(Trail::new(audit, warn, events));
         let parts = Parts::new(schema.0.clone(), buses.own(py)?, limits, multi_tenant, trail.clone(), Clock::system());
-        Ok(Core { parts, buses, functions: Arc::new(functions), trail, runs: Arc::default() })
+        Ok(Core { parts, buses, callbacks: Py::new(py, callbacks)?, trail, runs: Arc::default() })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.callbacks)
     }
 
     /// Begins a run on the running loop; the future is done when the bus is connected.
@@ -142,7 +147,7 @@ impl Core {
         let running = py.import("asyncio")?.call_method0("get_running_loop")?;
         let home = Bridge::open(&running)?;
         self.trail.begin(py, home.clone());
-        let port = Port::new(home.clone(), self.functions.clone());
+        let port = Port::new(home.clone(), Arc::new(Functions(self.callbacks.clone_ref(py))));
         let parts = Parts { bus: self.buses.own(py)?, ..self.parts.clone() };
         let sessions = Sessions::new(parts, port, runtime()?.handle().clone());
         self.runs.begin(Run::new(sessions.clone(), home));
@@ -288,7 +293,7 @@ impl Core {
         interrupt: Py<PyAny>,
         introspection: bool,
         authenticates: bool,
-    ) -> PyResult<Socket> {
+    ) -> PyResult<Py<Socket>> {
         let run = self.runs.running(py)?;
         let context = Arc::new(context);
         let offer = Offer { introspection, authenticates, host: Some(context.clone()) };

@@ -1,6 +1,7 @@
 //! What Python brings along to run functions, and what clients are told of their exceptions.
 
 use std::collections::HashSet;
+use std::ops::Deref;
 
 use fraiseql_subs_engine::error::{GraphQLError, code};
 use fraiseql_subs_engine::event::Event;
@@ -10,14 +11,17 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::convert;
 
 /// So many kinds of missing attributes are told.
 const MISSING: usize = 1_000;
 
-/// The classes and functions of the package that calls need.
-pub(crate) struct Functions {
+/// The classes and functions of the package that calls need. They lead to what users declare, and that may lead back to the manager: so
+/// Python's garbage collector looks into this.
+#[pyclass(frozen)]
+pub(crate) struct Callbacks {
     /// The class `Event`.
     pub(crate) event: Py<PyAny>,
     /// Starts a list of `Call`s.
@@ -40,7 +44,27 @@ pub(crate) struct Functions {
     pub(crate) missing: Mutex<HashSet<String>>,
 }
 
-impl Functions {
+#[pymethods]
+impl Callbacks {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let starting = [&self.event, &self.start, &self.generate, &self.abandon, &self.ended];
+        let telling = [&self.told, &self.report, &self.warn, &self.nested];
+        starting.into_iter().chain(telling).try_for_each(|each| visit.call(each))
+    }
+}
+
+/// Holds them for a run, which the garbage collector does not look into: for as long as it lasts, so does what it may call.
+pub(crate) struct Functions(pub(crate) Py<Callbacks>);
+
+impl Deref for Functions {
+    type Target = Callbacks;
+
+    fn deref(&self) -> &Callbacks {
+        self.0.get()
+    }
+}
+
+impl Callbacks {
     /// Says once for each field that it is null as its object has no such attribute.
     pub(crate) fn say_missing(&self, object: &Bound<'_, PyAny>, coordinate: &str, attribute: &str) {
         {

@@ -21,7 +21,8 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyIterator, PyString};
+use pyo3::types::{PyDict, PyIterator, PyString, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
 use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::convert;
@@ -30,14 +31,17 @@ use crate::runtime::Tokio;
 use crate::viewer::parse_viewer;
 use crate::wake::{Bridge, OnLoop};
 
-/// The protocol of one socket.
-#[pyclass(frozen, module = "fraiseql_subs._core")]
-pub(crate) struct Socket(Arc<Writer>);
+/// The protocol of one socket. All that it holds of Python is here, where the garbage collector sees it: the frames of the task that
+/// serves the socket hold this.
+#[pyclass(frozen, weakref, module = "fraiseql_subs._core")]
+pub(crate) struct Socket {
+    writer: Arc<Writer>,
+    /// `None` once the socket is lost.
+    hands: Mutex<Option<Arc<Hands>>>,
+}
 
-/// Takes what is to be sent out of a connection and sends it.
-struct Writer {
-    connection: OnceLock<Arc<Connection>>,
-    bridge: Arc<Bridge>,
+/// What it sends with.
+struct Hands {
     send: Py<PyAny>,
     /// Python's `Sender`: `wake()` has its task take a turn, `go_on(steps, first)` gives it a send that has suspended.
     sender: Py<PyAny>,
@@ -47,6 +51,23 @@ struct Writer {
     context: Arc<Py<PyAny>>,
     /// Python's `interrupt(error)`: ends the receive loop, which then asks for `closing`.
     interrupt: Py<PyAny>,
+}
+
+impl Hands {
+    fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
+        let message = PyDict::new(py);
+        message.set_item(intern!(py, "type"), intern!(py, "websocket.send"))?;
+        message.set_item(intern!(py, "text"), text)?;
+        let awaitable = self.send.bind(py).call1((message,))?;
+        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
+    }
+}
+
+/// Takes what is to be sent out of a connection and has its socket send it.
+struct Writer {
+    connection: OnceLock<Arc<Connection>>,
+    bridge: Arc<Bridge>,
+    socket: OnceLock<Py<PyWeakrefReference>>,
     /// Held while a send is under way that has suspended.
     sending: Mutex<Option<UnderWay>>,
     /// What the task that receives was interrupted for.
@@ -67,12 +88,13 @@ impl Notify for Waker {
 
 impl OnLoop for Writer {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let Some((_socket, hands)) = self.hands(py) else { return Ok(()) };
         if self.sending.lock().is_some() {
             return self.overtake(py);
         }
-        match self.parked.get() {
-            Some(task) => self.step(py, task.bind(py)),
-            None => self.sender.call_method0(py, intern!(py, "wake")).map(drop),
+        match hands.parked.get() {
+            Some(task) => self.step(py, &hands, task.bind(py)),
+            None => hands.sender.call_method0(py, intern!(py, "wake")).map(drop),
         }
     }
 }
@@ -85,6 +107,13 @@ impl Writer {
         self.connection.get()
     }
 
+    /// The socket and what it sends with; there is none any more where nothing of it is left.
+    fn hands<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, Socket>, Arc<Hands>)> {
+        let socket: Bound<'py, Socket> = self.socket.get()?.bind(py).upgrade()?.cast_into().ok()?;
+        let hands = socket.get().hands()?;
+        Some((socket, hands))
+    }
+
     /// The close does not wait for a send that is stuck. Where it is urgent, nothing stands before it.
     fn overtake(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
         match self.connection().filter(|connection| connection.is_urgent()).and_then(Connection::next) {
@@ -94,22 +123,23 @@ impl Writer {
     }
 
     /// Takes a turn as the sender's task would.
-    fn step(self: &Arc<Self>, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn step(self: &Arc<Self>, py: Python<'_>, hands: &Arc<Hands>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         static ENTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let here = (self.bridge.event_loop(py), task);
         ENTER.import(py, "asyncio.tasks", "_enter_task")?.call1(here)?;
-        let suspended = self.context.bind(py).call_method1(intern!(py, "run"), (Turn(self.clone()),));
+        let turn = Turn { writer: self.clone(), hands: hands.clone() };
+        let suspended = hands.context.bind(py).call_method1(intern!(py, "run"), (turn,));
         LEAVE.import(py, "asyncio.tasks", "_leave_task")?.call1(here)?;
         let suspended = suspended?;
         if !suspended.is_none() {
-            self.sender.call_method1(py, intern!(py, "go_on"), (suspended,))?;
+            hands.sender.call_method1(py, intern!(py, "go_on"), (suspended,))?;
         }
         Ok(())
     }
 
     /// Sends until nothing waits or a send suspends. What was under way before is over.
-    fn turn<'py>(self: &Arc<Self>, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
+    fn turn<'py>(self: &Arc<Self>, py: Python<'py>, hands: &Hands) -> PyResult<Option<Suspended<'py>>> {
         let handed = self.sending.lock().take();
         drop(handed);
         let Some(connection) = self.connection().filter(|_| !self.has_left.load(SeqCst)) else {
@@ -122,7 +152,7 @@ impl Writer {
                 Outgoing::Text(text) => text,
                 Outgoing::Close(close) => return self.close(py, close, None).map(|()| None),
             };
-            let first = self.begin(py, &text).and_then(|mut steps| match steps.next() {
+            let first = hands.begin(py, &text).and_then(|mut steps| match steps.next() {
                 None => Ok(None),
                 Some(first) => Ok(Some((steps, first?))),
             });
@@ -158,14 +188,6 @@ impl Writer {
         let error = error.map(|error| error.clone().unbind());
         self.bridge.push_late(py, Arc::new(Interruption { writer: self.clone(), close, error }))
     }
-
-    fn begin<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyIterator>> {
-        let message = PyDict::new(py);
-        message.set_item(intern!(py, "type"), intern!(py, "websocket.send"))?;
-        message.set_item(intern!(py, "text"), text)?;
-        let awaitable = self.send.bind(py).call1((message,))?;
-        Ok(awaitable.call_method0(intern!(py, "__await__"))?.cast_into::<PyIterator>()?)
-    }
 }
 
 /// The end of a connection, for the task that receives.
@@ -182,19 +204,23 @@ impl OnLoop for Interruption {
         }
         // There is one close a connection; the transport has no other.
         let _ = self.writer.closing.set(self.close.clone());
-        let Writer { context, interrupt, .. } = &*self.writer;
-        context.bind(py).call_method1(intern!(py, "run"), (interrupt, self.error.as_ref())).map(drop)
+        let Some((_socket, hands)) = self.writer.hands(py) else { return Ok(()) };
+        let end = (hands.interrupt.bind(py), self.error.as_ref());
+        hands.context.bind(py).call_method1(intern!(py, "run"), end).map(drop)
     }
 }
 
 /// A turn, as something that a context can run.
 #[pyclass(frozen)]
-struct Turn(Arc<Writer>);
+struct Turn {
+    writer: Arc<Writer>,
+    hands: Arc<Hands>,
+}
 
 #[pymethods]
 impl Turn {
     fn __call__<'py>(&self, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
-        self.0.turn(py)
+        self.writer.turn(py, &self.hands)
     }
 }
 
@@ -207,16 +233,12 @@ impl Socket {
         context: Arc<Py<PyAny>>,
         interrupt: Py<PyAny>,
         offer: Offer,
-    ) -> PyResult<Socket> {
+    ) -> PyResult<Py<Socket>> {
         let bridge = run.bridge(py)?;
         let writer = Arc::new(Writer {
             connection: OnceLock::new(),
             bridge,
-            send,
-            sender,
-            parked: OnceLock::new(),
-            context,
-            interrupt,
+            socket: OnceLock::new(),
             sending: Mutex::new(None),
             closing: OnceLock::new(),
             has_left: AtomicBool::new(false),
@@ -225,16 +247,57 @@ impl Socket {
         let connection = Connection::open(&run.sessions, waker, offer);
         // What was to be sent before that is found by the sender's first turn.
         let _ = writer.connection.set(connection);
-        Ok(Socket(writer))
+        let hands = Hands { send, sender, parked: OnceLock::new(), context, interrupt };
+        let hands = Mutex::new(Some(Arc::new(hands)));
+        let socket = Bound::new(py, Socket { writer: writer.clone(), hands })?;
+        let _ = writer.socket.set(PyWeakrefReference::new(&socket)?.unbind());
+        Ok(socket.unbind())
     }
 
     fn connection(&self) -> Option<&Arc<Connection>> {
-        self.0.connection()
+        self.writer.connection()
+    }
+
+    /// For as long as the socket is held: nobody else may keep them.
+    fn hands(&self) -> Option<Arc<Hands>> {
+        self.hands.lock().clone()
+    }
+
+    /// Nothing of the connection stays, and what served it is let go.
+    fn let_go(&self) {
+        self.writer.has_left.store(true, SeqCst);
+        if let Some(connection) = self.connection() {
+            connection.lost();
+        }
+        let handing = self.writer.sending.lock().take();
+        let hands = self.hands.lock().take();
+        drop((handing, hands));
+    }
+}
+
+impl Drop for Socket {
+    /// Nobody serves it any more, however that came: a task that never began runs no `finally`.
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
 #[pymethods]
 impl Socket {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(Some(hands)) = self.hands.try_lock().as_deref() {
+            // The connection has the context as well.
+            let Hands { send, sender, parked, interrupt, .. } = &**hands;
+            [send, sender, interrupt].into_iter().try_for_each(|each| visit.call(each))?;
+            visit.call(parked.get())?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        self.let_go();
+    }
+
     /// The connection's id.
     #[getter]
     fn id(&self) -> &str {
@@ -303,44 +366,43 @@ impl Socket {
     /// Code and reason of the close that is to be sent, where there is one.
     #[getter]
     fn closing(&self) -> Option<(u16, &str)> {
-        self.0.closing.get().map(|close| (close.code(), close.reason()))
+        self.writer.closing.get().map(|close| (close.code(), close.reason()))
     }
 
     /// The sender's task is about to wait: from now on its sends are stepped in its place.
     fn parked(&self, task: Py<PyAny>) {
-        // A connection has one.
-        let _ = self.0.parked.set(task);
+        if let Some(hands) = self.hands() {
+            // A connection has one.
+            let _ = hands.parked.set(task);
+        }
     }
 
     /// Sends until nothing waits or a send suspends: gives its steps, and what it gave to wait for. For the sender's task, which then sees
     /// that one through and takes the next turn.
     fn turn<'py>(&self, py: Python<'py>) -> PyResult<Option<Suspended<'py>>> {
-        self.0.turn(py)
+        self.hands().map_or(Ok(None), |hands| self.writer.turn(py, &hands))
     }
 
     /// A send has failed, or the sender's task was cancelled: the connection ends.
     fn failed(&self, py: Python<'_>, error: &Bound<'_, PyBaseException>) -> PyResult<()> {
-        let handed = self.0.sending.lock().take();
+        let handed = self.writer.sending.lock().take();
         drop(handed);
-        if self.0.has_left.load(SeqCst) { Ok(()) } else { self.0.failed(py, error) }
+        if self.has_left() { Ok(()) } else { self.writer.failed(py, error) }
     }
 
     /// Whether nothing is received, and so nothing sent, any more.
     #[getter]
     fn has_left(&self) -> bool {
-        self.0.has_left.load(SeqCst)
+        self.writer.has_left.load(SeqCst)
     }
 
     /// Nothing is received, and nothing sent, any more.
     fn leave(&self) {
-        self.0.has_left.store(true, SeqCst);
+        self.writer.has_left.store(true, SeqCst);
     }
 
     /// The socket is gone: nothing of it stays.
     fn lost(&self) {
-        self.leave();
-        if let Some(connection) = self.connection() {
-            connection.lost();
-        }
+        self.let_go();
     }
 }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyString};
+use pyo3::{PyTraverseError, PyVisit};
 use pyo3_async_runtimes::generic::future_into_py;
 
 use crate::errors;
@@ -85,7 +86,7 @@ pub(crate) struct Subscription {
     reader: Arc<Reader>,
 }
 
-/// What an iterator and the engine share.
+/// What an iterator and the engine share; the engine holds it weakly.
 #[derive(Default)]
 struct Reader {
     stream: OnceLock<Arc<Stream>>,
@@ -170,6 +171,18 @@ impl Subscription {
 
 #[pymethods]
 impl Subscription {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.reader.waiting.try_lock().as_deref() {
+            Some(Some((_, future))) => visit.call(future),
+            _ => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let waiting = self.reader.waiting.lock().take();
+        drop(waiting);
+    }
+
     /// The subscription's id.
     #[getter]
     fn id(&self) -> &str {
@@ -180,10 +193,10 @@ impl Subscription {
         slf
     }
 
-    fn __anext__(&self, py: Python<'_>) -> PyResult<Next> {
+    fn __anext__(slf: Py<Self>, py: Python<'_>) -> PyResult<Next> {
         // Where it is refused later, the reader is told when it reads.
-        drop(self.enter(py)?);
-        Ok(Next { reader: self.reader.clone() })
+        drop(slf.get().enter(py)?);
+        Ok(Next { subscription: slf })
     }
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
@@ -259,6 +272,14 @@ struct Ready(Option<Py<PyAny>>);
 
 #[pymethods]
 impl Ready {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
+    }
+
+    fn __clear__(&mut self) {
+        self.0 = None;
+    }
+
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -275,11 +296,15 @@ impl Ready {
 /// The awaitable of one message.
 #[pyclass(frozen)]
 struct Next {
-    reader: Arc<Reader>,
+    subscription: Py<Subscription>,
 }
 
 #[pymethods]
 impl Next {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.subscription)
+    }
+
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -290,7 +315,7 @@ impl Next {
 
     /// Ends with the message, or gives the future to wait for.
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let reader = &self.reader;
+        let reader = &self.subscription.get().reader;
         let Some(stream) = reader.stream.get().filter(|_| reader.ended.get().is_none()) else {
             return Err(PyStopAsyncIteration::new_err(()));
         };

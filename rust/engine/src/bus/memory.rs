@@ -1,15 +1,26 @@
 //! The bus of one process: publishing hands the event over before it returns.
+//!
+//! What it keeps is bounded by channel, and so is how many channels it keeps that nobody watches. Of one that it forgets it knows only
+//! up to where there may have been events; a token from before that is refused on every channel that it does not know any more.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::HashMap;
+use chrono::{DateTime, TimeDelta, Utc};
+use foldhash::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::{BoxFuture, BusError, EventBus, Page, Published, Receiver, Status, Watched};
 use crate::accounts::Revocation;
 use crate::event::{Event, Offset, Position};
+
+/// Channels that are kept while nobody watches them,
+const UNWATCHED: usize = 10_000;
+/// and for how long after their last event.
+const AGE: TimeDelta = TimeDelta::hours(1);
+/// A page has no further event when it has so many bytes.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Events of this process, with an optional history for each channel.
 pub struct MemoryBus {
@@ -24,9 +35,13 @@ struct State {
     receiver: Option<Arc<dyn Receiver>>,
     end: Offset,
     channels: HashMap<Arc<str>, History>,
+    watched: HashSet<Arc<str>>,
+    /// Channels with a history that nobody watches, by the offset of their last event.
+    unwatched: BTreeMap<Offset, Arc<str>>,
+    /// Channels that are forgotten had no event beyond it.
+    forgotten: Offset,
 }
 
-#[derive(Default)]
 struct History {
     events: VecDeque<Arc<Event>>,
     /// The greatest offset that is not kept any more.
@@ -44,22 +59,79 @@ impl MemoryBus {
     fn page(&self, channel: &str, after: Position, limit: usize) -> Result<Page, BusError> {
         let state = self.state.lock();
         let history = state.channels.get(channel);
-        let trimmed = history.map_or(0, |history| history.trimmed);
+        let trimmed = history.map_or(state.forgotten, |history| history.trimmed);
         if after.epoch != self.epoch || after.offset > state.end || after.offset < trimmed {
             return Err(BusError::HistoryLost);
         }
-        let events: Vec<_> = history.map_or_else(Vec::new, |History { events, .. }| {
-            let from = events.partition_point(|event| event.position.offset <= after.offset);
-            events.range(from..).take(limit).cloned().collect()
-        });
-        let last = events.last().filter(|_| events.len() == limit);
-        Ok(Page { through: last.map_or(state.end, |event| event.position.offset), events })
+        let mut page = Page { events: Vec::new(), through: state.end };
+        let kept = history.map(|history| &history.events);
+        let from = kept.map_or(0, |kept| kept.partition_point(|event| event.position.offset <= after.offset));
+        let mut bytes = 0;
+        for event in kept.into_iter().flat_map(|kept| kept.range(from..)) {
+            if page.events.len() == limit || bytes >= PAGE_BYTES {
+                page.through = page.events.last().map_or(after.offset, |last| last.position.offset);
+                break;
+            }
+            bytes += event.size;
+            page.events.push(event.clone());
+        }
+        Ok(page)
+    }
+}
+
+impl History {
+    fn last(&self) -> Offset {
+        self.events.back().map_or(0, |event| event.position.offset)
+    }
+}
+
+impl State {
+    /// Keeps an event, and the last `most` of its channel.
+    fn keep(&mut self, event: &Arc<Event>, most: usize) {
+        let begun = || History { events: VecDeque::new(), trimmed: self.forgotten };
+        let history = self.channels.entry(event.channel.clone()).or_insert_with(begun);
+        if !self.watched.contains(&event.channel) {
+            self.unwatched.remove(&history.last());
+            self.unwatched.insert(event.position.offset, event.channel.clone());
+        }
+        history.events.push_back(event.clone());
+        if history.events.len() > most {
+            history.trimmed = history.events.pop_front().map_or(history.trimmed, |oldest| oldest.position.offset);
+        }
+        self.forget(event.published_at);
+    }
+
+    /// Forgets channels that nobody watches, the one with the oldest last event first.
+    fn forget(&mut self, now: DateTime<Utc>) {
+        while let Some((last, channel)) = self.unwatched.first_key_value() {
+            let newest = self.channels.get(channel).and_then(|history| history.events.back());
+            let is_old = newest.is_none_or(|newest| now - newest.published_at > AGE);
+            if self.unwatched.len() <= UNWATCHED && !is_old {
+                return;
+            }
+            self.forgotten = *last;
+            self.channels.remove(channel);
+            self.unwatched.pop_first();
+        }
+    }
+
+    fn unwatch(&mut self, channel: &Arc<str>) {
+        if self.watched.remove(channel)
+            && let Some(history) = self.channels.get(channel)
+        {
+            self.unwatched.insert(history.last(), channel.clone());
+        }
     }
 }
 
 impl EventBus for MemoryBus {
     fn connect(&self, receiver: Option<Arc<dyn Receiver>>) -> BoxFuture<'_, Result<(), BusError>> {
-        self.state.lock().receiver = receiver;
+        let mut state = self.state.lock();
+        state.receiver = receiver;
+        // A run that never ended has left its own.
+        let watched = Vec::from_iter(state.watched.iter().cloned());
+        watched.iter().for_each(|channel| state.unwatch(channel));
+        drop(state);
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -76,12 +148,7 @@ impl EventBus for MemoryBus {
             event.position = Position { epoch: self.epoch, offset: state.end };
             let event = Arc::new(event);
             if self.history > 0 {
-                let history = state.channels.entry(event.channel.clone()).or_default();
-                history.events.push_back(event.clone());
-                if history.events.len() > self.history {
-                    history.trimmed =
-                        history.events.pop_front().map_or(history.trimmed, |oldest| oldest.position.offset);
-                }
+                state.keep(&event, self.history);
             }
             if let Some(receiver) = &state.receiver {
                 receiver.receive(event);
@@ -95,11 +162,20 @@ impl EventBus for MemoryBus {
         Published::Now
     }
 
-    fn watch(&self, _channel: &Arc<str>) -> Watched {
-        Watched::Now(self.state.lock().end)
+    fn watch(&self, channel: &Arc<str>) -> Watched {
+        let State { end, channels, watched, unwatched, .. } = &mut *self.state.lock();
+        if self.history > 0
+            && watched.insert(channel.clone())
+            && let Some(history) = channels.get(channel)
+        {
+            unwatched.remove(&history.last());
+        }
+        Watched::Now(*end)
     }
 
-    fn unwatch(&self, _channel: &Arc<str>) {}
+    fn unwatch(&self, channel: &Arc<str>) {
+        self.state.lock().unwatch(channel);
+    }
 
     fn position(&self) -> Option<Position> {
         (self.history > 0).then(|| Position { epoch: self.epoch, offset: self.state.lock().end })
@@ -119,5 +195,57 @@ impl EventBus for MemoryBus {
 
     fn is_local(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Audience;
+    use crate::value::Value;
+
+    fn event(channel: &str, published_at: DateTime<Utc>) -> Event {
+        Event {
+            id: Event::new_id(),
+            event_type: "e".into(),
+            channel: channel.into(),
+            audience: Audience::Tenant(None),
+            source: None,
+            published_at,
+            data: Value::Null,
+            size: 4,
+            previous: None,
+            position: Position::default(),
+        }
+    }
+
+    #[test]
+    fn channels_that_nobody_watches_are_forgotten_an_hour_after_their_last_event() {
+        let bus = MemoryBus::new(10);
+        let start = DateTime::UNIX_EPOCH;
+        let publish = |channel: &str, at| drop(bus.publish(vec![event(channel, at)]));
+        let before = Position { epoch: bus.epoch, offset: 0 };
+        let read = |channel: &str, after| bus.page(channel, after, 100).map(|page| page.events.len());
+        bus.watch(&"watched".into());
+        for channel in ["old", "watched", "busy"] {
+            publish(channel, start);
+        }
+        publish("busy", start + AGE / 2);
+        publish("new", start + AGE);
+        assert_eq!(
+            ["old", "watched", "busy", "new", "none"].map(|channel| read(channel, before)),
+            [Ok(1), Ok(1), Ok(2), Ok(1), Ok(0)]
+        );
+        publish("new", start + AGE + TimeDelta::seconds(1));
+        assert_eq!(["old", "none"].map(|channel| read(channel, before)), [(); 2].map(|()| Err(BusError::HistoryLost)));
+        // What came after it was forgotten is there, also on a channel that begins anew.
+        let after = Position { offset: 1, ..before };
+        assert_eq!(["old", "none"].map(|channel| read(channel, after)), [Ok(0), Ok(0)]);
+        assert_eq!(["watched", "busy", "new"].map(|channel| read(channel, before)), [Ok(1), Ok(2), Ok(2)]);
+        // One that is not watched any more goes as the others do.
+        bus.unwatch(&"watched".into());
+        publish("new", start + AGE + TimeDelta::seconds(2));
+        assert_eq!(read("watched", before), Err(BusError::HistoryLost));
+        assert_eq!((read("busy", before), bus.state.lock().channels.len()), (Ok(2), 2));
     }
 }

@@ -2,8 +2,9 @@
 //! missed, at its reader's pace, then it goes live without a seam.
 //!
 //! The reader decides the speed: one event is judged and resolved when the mailbox has room. Readers take turns, so that thousands who
-//! catch up at once neither fill the memory nor keep those waiting who are live. The seam is the channel's lock: a subscription joins
-//! the index only when it has read everything up to the channel's last event.
+//! catch up at once neither fill the memory nor keep those waiting who are live; who waits for room keeps a position, and nothing of the
+//! past. The seam is the channel's lock: a subscription joins the index only when it has read everything up to the channel's last event.
+//! One that ends stops where it is, and the function that is called for it is abandoned.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,17 +16,20 @@ use super::class::ClassKey;
 use super::dispatcher::Dispatcher;
 use super::group::{self, ProjectedResult};
 use super::mailbox::{End, Mailbox};
-use super::past::{Reader, SharedCall};
+use super::past::{Excerpt, Reader, SharedCall, TAKE};
 use super::resolver::{Call, Shared, too_late};
+use super::shelf::PINNED;
 use super::subscription::{Subscription, Ticket};
 use super::turns::{Purpose, Turn};
-use crate::accounts::Accounts;
+use crate::accounts::{self, Accounts};
 use crate::admission::Admission;
 use crate::bus::{BoxFuture, BusError, Watched};
 use crate::clock::within;
 use crate::error::{GraphQLError, Module, Rejection};
 use crate::event::{Event, Offset, Position};
 use crate::graphql::{Kind, Operation, Source};
+use crate::matching::Withheld;
+use crate::operators::Metrics;
 
 /// Results that may wait in the mailbox while the past is read.
 const AHEAD: usize = 16;
@@ -66,15 +70,20 @@ impl Arriving {
         let Arriving { subscription, ticket, watched, from } = self;
         let mut settle = Some(settle);
         let past = from.map(|after| (after, ticket.past()));
-        let outcome = match since(&ticket.dispatcher, watched).await {
-            Err(rejection) => Err(rejection),
-            Ok(since) => match past {
+        let arrives = async {
+            let since = since(&ticket.dispatcher, watched).await?;
+            match &past {
                 None => {
                     subscription.join(&ticket, since, None);
                     Ok(())
                 }
-                Some((after, past)) => read(&subscription, &ticket, since, after, &past, &mut settle).await,
-            },
+                Some((after, past)) => read(&subscription, &ticket, since, *after, past, &mut settle).await,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = arrives => outcome,
+            () = subscription.mailbox.over() => Ok(()),
         };
         let unheard = match settle {
             Some(settle) => settle.send(outcome).err().unwrap_or(Ok(())),
@@ -118,6 +127,8 @@ async fn read(
         tenant: admission.viewer.tenant_id.clone(),
     });
     let mut turn = Pace { turns: &dispatcher.shelf.turns, mailbox, permit: None };
+    let pins = dispatcher.shelf.pins(ticket.accounts.user.clone());
+    let (mut pin, most) = (None, if call.is_some() { 1 } else { TAKE });
     let mut cursor = after;
     if !past.reaches(after) {
         turn.take().await;
@@ -127,29 +138,51 @@ async fn read(
         // Who asked may have gone; the subscription ends then.
         let _ = settle.send(Ok(()));
     }
-    while !subscription.join(ticket, since, Some(cursor.offset)) {
+    'joining: while !subscription.join(ticket, since, Some(cursor.offset)) {
         // Others come to the same events meanwhile.
         tokio::task::yield_now().await;
-        turn.take().await;
-        let excerpt = past.read(cursor).await?;
-        metrics.filtered(Module::Sources, excerpt.withheld.sources);
-        metrics.filtered(Module::Rows, excerpt.withheld.rows);
-        for past in excerpt.events {
-            turn.room().await;
+        if !mailbox.has_room(AHEAD) {
+            pin = None;
+        }
+        turn.room().await;
+        let Excerpt { events, withheld, through } = past.read(cursor, most).await?;
+        for (withheld, past) in events {
+            if !mailbox.has_room(AHEAD) {
+                continue 'joining;
+            }
             if call.is_some() {
                 // A function may take its time.
                 turn.give_up();
+                // What is larger than all of it has it alone.
+                let (bytes, load) = (past.bytes.min(PINNED), mailbox.outbox().load());
+                let charged = |permit| (permit, load.weigh(accounts::Kind::Past, bytes));
+                pin = pin.or_else(|| pins.try_acquire_many(bytes as u32).ok().map(charged));
+                if pin.is_none() {
+                    drop(past);
+                    pin = pins.acquire_many(bytes as u32).await.ok().map(charged);
+                    continue 'joining;
+                }
             }
             let make = || result(ticket, &past.event);
             let Some(result) = past.result(&admission.operation.plan, call.as_ref(), make).await else {
                 return Ok(());
             };
+            pin = None;
             turn.take().await;
             result.push_paced_to(mailbox, metrics);
+            count(metrics, &withheld);
+            cursor.offset = past.event.position.offset;
         }
-        cursor.offset = excerpt.through;
+        count(metrics, &withheld);
+        cursor.offset = through;
     }
     Ok(())
+}
+
+/// What modules have withheld is counted when the reader has gone past it.
+fn count(metrics: &Metrics, withheld: &Withheld) {
+    metrics.filtered(Module::Sources, withheld.sources);
+    metrics.filtered(Module::Rows, withheld.rows);
 }
 
 /// A reader's turn: while it has one, little waits for it.

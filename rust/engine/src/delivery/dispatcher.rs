@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::resolver::Shared;
 use super::shelf::Shelf;
 use super::topics::{Channel, Channels};
+use super::turns::Turns;
 use crate::bus::EventBus;
 use crate::error::Module;
 use crate::event::Event;
@@ -15,6 +16,8 @@ pub(crate) struct Dispatcher {
     pub(crate) channels: Channels,
     /// What is read of the past, for all channels.
     pub(crate) shelf: Arc<Shelf>,
+    /// Who may have an answer to introspection made.
+    pub(super) answering: Arc<Turns>,
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) runtime: tokio::runtime::Handle,
 }
@@ -23,7 +26,10 @@ impl Dispatcher {
     /// Nobody listens yet.
     pub(crate) fn new(bus: Arc<dyn EventBus>, shared: Shared, runtime: tokio::runtime::Handle) -> Arc<Dispatcher> {
         let (channels, shelf) = (Channels::new(bus.clone()), Shelf::new(bus.clone()));
-        Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, bus, runtime })
+        let mut one_call = shared.limits.clone();
+        one_call.max_calls = 1;
+        let answering = Turns::new(&one_call);
+        Arc::new(Dispatcher { shared: Arc::new(shared), channels, shelf, answering, bus, runtime })
     }
 
     /// Hands an event to those who listen to its channel, and counts and tells what kept it from others.

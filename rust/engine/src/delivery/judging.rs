@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::shelf::{Shelf, Weight};
 use crate::admission::{Questions, is_routed};
@@ -73,7 +74,8 @@ struct Panel {
     /// The bit of each condition, for as long as one of its readers is there.
     index: Index<usize>,
     readers: usize,
-    _weight: Weight,
+    /// Its part of the bytes of all panels.
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// What panels have found of one event, by their places.
@@ -163,9 +165,8 @@ impl Judging {
             return;
         };
         let free = self.panels.iter().position(Option::is_none).unwrap_or(self.panels.len());
-        if free == PANELS || shelf.is_full() {
-            return;
-        }
+        let share = shelf.panels.clone().try_acquire_many_owned(BYTES as u32).ok();
+        let Some(mut share) = share.filter(|_| free < PANELS) else { return };
         let (mut index, mut size, mut readers) = (Index::default(), 0, 0);
         let mut take = |asked: &Asked| {
             let has_room = index.len() < CONDITIONS && size + asked.questions.whole.size() <= BYTES;
@@ -185,8 +186,8 @@ impl Judging {
             self.waiting.remove(&asked.tenant);
         }
         self.last += 1;
-        let weight = shelf.weigh(size);
-        let panel = Panel { number: self.last, tenant: asked.tenant.clone(), index, readers, _weight: weight };
+        let share = share.split(size.min(BYTES));
+        let panel = Panel { number: self.last, tenant: asked.tenant.clone(), index, readers, _share: share };
         match self.panels.get_mut(free) {
             Some(place) => *place = Some(panel),
             None => self.panels.push(Some(panel)),
@@ -278,7 +279,7 @@ impl Findings {
         }
         let is_first = self.seen >> place & 1 == 0;
         self.seen |= 1 << place;
-        if is_first || weight.shelf().is_full() {
+        if is_first || weight.is_full() {
             return None;
         }
         let mut finding = Finding { panel: panel.number, ..Finding::default() };

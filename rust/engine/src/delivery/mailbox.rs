@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::accounts::{ConnectionLoad, EventRate, Kind, Weight, Weights};
 use crate::error::GraphQLError;
@@ -133,6 +134,8 @@ pub struct Outbox {
     notify: Arc<dyn Notify>,
     /// Set once, before there is anything to charge.
     load: OnceLock<Arc<ConnectionLoad>>,
+    /// Held by the answer to introspection that is made or waits.
+    pub(super) answers: Semaphore,
 }
 
 impl Outbox {
@@ -146,6 +149,7 @@ impl Outbox {
             slow: AtomicBool::new(false),
             notify,
             load: OnceLock::new(),
+            answers: Semaphore::new(1),
         })
     }
 
@@ -299,6 +303,10 @@ impl Mailbox {
         })
     }
 
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// What `extensions.eventId` says of a result, where it is asked for.
     pub(crate) fn event_id(&self, body: &Body) -> Option<Position> {
         body.position.filter(|_| self.event_ids)
@@ -443,13 +451,27 @@ impl Mailbox {
 
     /// Resolves when it has room.
     pub async fn room(&self, messages: usize) {
+        self.when(|| self.has_room(messages)).await;
+    }
+
+    /// Resolves when it has ended or its reader has gone.
+    pub(super) async fn over(&self) {
+        self.when(|| self.is_over()).await;
+    }
+
+    /// Resolves when its reader has taken the end or gone.
+    pub(super) async fn closed(&self) {
+        self.when(|| self.state.lock().closed).await;
+    }
+
+    async fn when(&self, holds: impl Fn() -> bool) {
         loop {
             let (own, users) = (self.room.notified(), self.outbox.load().account.freed());
             tokio::pin!(own, users);
             own.as_mut().enable();
             users.as_mut().enable();
             self.state.lock().is_awaited = true;
-            if self.has_room(messages) {
+            if holds() {
                 return;
             }
             tokio::select! {

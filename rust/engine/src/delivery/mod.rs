@@ -8,6 +8,7 @@
 //! One circle of files: a group offers an event to its resolve classes; a class makes calls, which return to it; what they gave is read for its
 //! plans, and each result comes back to the class, which delivers it to the groups that heard.
 
+mod answer;
 mod catch_up;
 mod class;
 mod dispatcher;
@@ -22,6 +23,7 @@ mod subscription;
 mod topics;
 mod turns;
 
+pub(crate) use answer::Answering;
 pub(crate) use catch_up::Arriving;
 pub use catch_up::Settled;
 pub use class::ClassKey;

@@ -1,5 +1,9 @@
 //! Answers to [introspection](https://spec.graphql.org/October2021/#sec-Introspection). A short query can ask for an answer of
-//! any size, so it is counted before it is made: one that cannot fit into a message is refused.
+//! any size, so it is counted before it is made: one that would be too long is refused, and one that takes time is for another thread
+//! than the one that asks. Such an answer is made once and kept.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use apollo_compiler::collections::IndexMap;
 use apollo_compiler::executable::{self, ExecutableDocument};
@@ -7,6 +11,8 @@ use apollo_compiler::request::RequestError;
 use apollo_compiler::schema::{Component, ExtendedType, FieldDefinition, InputValueDefinition, Type};
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node, introspection, name};
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use super::edition;
 use super::positions::Positions;
@@ -16,6 +22,58 @@ use crate::value::{Object, Value};
 
 /// No field takes fewer bytes: `"a":1,`.
 const SMALLEST_FIELD: usize = 6;
+/// Bytes of the longest answer.
+pub(super) const LONGEST: usize = 16 << 20;
+/// An answer with no more fields takes no time.
+const BRIEF: usize = 500;
+/// Answers that are kept, and their bytes together.
+const ANSWERS: usize = 64;
+const ANSWER_BYTES: usize = 32 << 20;
+
+/// An answer, once it was made.
+pub(crate) type Answer = OnceCell<Result<Arc<str>, Rejection>>;
+
+/// Answers by all that they are made of, the one that was asked for last at the end.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<VecDeque<(Arc<str>, Arc<Answer>)>>);
+
+impl Answers {
+    /// The answer of a key, which may have to be made.
+    pub(super) fn of(&self, key: &Arc<str>) -> Arc<Answer> {
+        let mut kept = self.0.lock();
+        let known = kept.iter().position(|(known, _)| known == key).and_then(|at| kept.remove(at));
+        let (key, answer) = known.unwrap_or_else(|| (key.clone(), Arc::default()));
+        kept.push_back((key, answer.clone()));
+        let mut bytes: usize = kept.iter().map(weight).sum();
+        while kept.len() > ANSWERS || (bytes > ANSWER_BYTES && kept.len() > 1) {
+            bytes -= kept.pop_front().as_ref().map_or(0, weight);
+        }
+        answer
+    }
+}
+
+fn weight((key, answer): &(Arc<str>, Arc<Answer>)) -> usize {
+    let made = answer.get().and_then(|made| made.as_ref().ok());
+    key.len() + made.map_or(0, |made| made.len())
+}
+
+/// Whether so little is asked for that it can be answered where it is asked. What is nested too deeply is refused.
+pub(super) fn is_brief(
+    schema: &Schema,
+    document: &Valid<ExecutableDocument>,
+    operation: &Node<executable::Operation>,
+    variables: &Object,
+) -> Result<bool, Rejection> {
+    introspection::check_max_depth(document, operation).map_err(|error| located(document, &error))?;
+    let mut count = Count { schema, document, variables, left: BRIEF };
+    Ok(count.selections(Place::Query, &operation.selection_set).is_some())
+}
+
+fn located(document: &ExecutableDocument, error: &RequestError) -> Rejection {
+    let mut located = GraphQLError::new(code::LIMIT_EXCEEDED, error.message().to_string());
+    located.locations.extend(Positions::new(document).at(error.location()));
+    Rejection::Request(vec![located])
+}
 
 /// The ExecutionResult, as JSON, of a query that asks for `__schema`, `__type` and `__typename` alone.
 pub(crate) fn answer(
@@ -25,13 +83,8 @@ pub(crate) fn answer(
     variables: &Object,
     max_bytes: usize,
 ) -> Result<String, Rejection> {
-    let fault = |error: RequestError| {
-        let mut located = GraphQLError::new(code::LIMIT_EXCEEDED, error.message().to_string());
-        located.locations.extend(Positions::new(document).at(error.location()));
-        Rejection::Request(vec![located])
-    };
+    let fault = |error: RequestError| located(document, &error);
     let internal = |error: serde_json::Error| Rejection::request(code::INTERNAL_SERVER_ERROR, error.to_string());
-    introspection::check_max_depth(document, operation).map_err(fault)?;
     let mut count = Count { schema, document, variables, left: max_bytes / SMALLEST_FIELD };
     let answer = count.selections(Place::Query, &operation.selection_set).map(|()| {
         let variables = serde_json::from_str(&Value::Object(variables.clone()).to_json()).map_err(internal)?;

@@ -18,7 +18,7 @@ use super::coerce;
 use super::document::{Document, ONLY_SUBSCRIPTIONS};
 use super::field::Field;
 use super::input::Room;
-use super::introspection;
+use super::introspection::{self, Answer, Answers};
 use super::plan::{Plan, PlanKey};
 use super::planner::Refuse;
 use super::positions::Positions;
@@ -76,6 +76,31 @@ pub(crate) enum Asked {
     Subscription(AskedField),
     /// Nothing more: this is the ExecutionResult, as JSON, of a query for introspection.
     Answer(String),
+    /// The same, where it has to be made first.
+    Introspection(Introspection),
+}
+
+/// A query for introspection whose answer may be long.
+#[derive(Debug)]
+pub struct Introspection {
+    schema: Arc<Schema>,
+    known: Arc<Known>,
+    operation: Node<executable::Operation>,
+    variables: Object,
+    /// By which its answer is kept.
+    key: Arc<str>,
+}
+
+impl Introspection {
+    /// The ExecutionResult, as JSON. It takes its time, so that no event loop should wait for it.
+    pub fn answer(&self) -> Result<String, Rejection> {
+        self.answer_within(introspection::LONGEST)
+    }
+
+    fn answer_within(&self, max_bytes: usize) -> Result<String, Rejection> {
+        let document = &self.known.document.executable;
+        introspection::answer(&self.schema, document, &self.operation, &self.variables, max_bytes)
+    }
 }
 
 /// A root field that is asked for; nothing was decided about it.
@@ -101,13 +126,20 @@ pub struct Documents {
     schema: Arc<Schema>,
     limits: Limits,
     cache: Mutex<Cache>,
+    answers: Answers,
     parses: AtomicU64,
 }
 
 impl Documents {
     /// An empty cache.
     pub fn new(schema: Arc<Schema>, limits: &Limits) -> Documents {
-        Documents { schema, limits: limits.clone(), cache: Mutex::default(), parses: AtomicU64::new(0) }
+        let (cache, answers, parses) = Default::default();
+        Documents { schema, limits: limits.clone(), cache, answers, parses }
+    }
+
+    /// The answer to a query for introspection, which may have to be made.
+    pub(crate) fn answer(&self, introspection: &Introspection) -> Arc<Answer> {
+        self.answers.of(&introspection.key)
     }
 
     /// What a request asks for.
@@ -120,7 +152,7 @@ impl Documents {
                 let rejection = Rejection::request(code::VALIDATION_FAILED, ONLY_SUBSCRIPTIONS);
                 return Err(located(rejection, document, &operation));
             }
-            return self.introspect(request, document, &operation).map(Asked::Answer);
+            return self.introspect(request, &known, operation);
         }
         let introspection = |field: &&Node<executable::Field>| matches!(field.name.as_str(), "__schema" | "__type");
         if !request.introspection
@@ -166,15 +198,23 @@ impl Documents {
     fn introspect(
         &self,
         request: &Request<'_>,
-        document: &Valid<executable::ExecutableDocument>,
-        operation: &Node<executable::Operation>,
-    ) -> Result<String, Rejection> {
+        known: &Arc<Known>,
+        operation: Node<executable::Operation>,
+    ) -> Result<Asked, Rejection> {
+        let document = &known.document.executable;
         let refused = |field: &&Node<executable::Field>| field.name != "__typename";
         if let Some(field) = operation.root_fields(document).find(refused).filter(|_| !request.introspection) {
             return Err(switched_off(document, field));
         }
-        let variables = variables(&self.schema, request, document, operation, &self.limits)?;
-        introspection::answer(&self.schema, document, operation, &variables, self.limits.max_result_bytes)
+        let variables = variables(&self.schema, request, document, &operation, &self.limits)?;
+        let is_brief = introspection::is_brief(&self.schema, document, &operation, &variables)?;
+        let given = Value::Object(variables.clone()).canonical();
+        let key = format!("{:?} {given} {}", operation.name, request.query).into();
+        let (schema, known) = (self.schema.clone(), known.clone());
+        let introspection = Introspection { schema, known, operation, variables, key };
+        // Without introspection nothing but names of types is asked for.
+        let is_brief = is_brief || !request.introspection;
+        if is_brief { introspection.answer().map(Asked::Answer) } else { Ok(Asked::Introspection(introspection)) }
     }
 }
 

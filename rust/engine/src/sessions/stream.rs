@@ -137,7 +137,7 @@ impl Stream {
         let (subscription, settled) = match started {
             Ok(Started::Live(subscription)) => (subscription, None),
             Ok(Started::Soon(subscription, settled)) => (subscription, Some(settled)),
-            Ok(Started::Answer(_)) => {
+            Ok(Started::Answer(_) | Started::Answering(_)) => {
                 stream.close();
                 let error = GraphQLError::new(
                     crate::error::code::VALIDATION_FAILED,

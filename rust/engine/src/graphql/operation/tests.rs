@@ -200,7 +200,11 @@ fn answers_introspection() {
     let ask = |query: &str, introspection: bool| {
         let mut request = request(query, &variables);
         request.introspection = introspection;
-        match ask(&documents, &request) {
+        let admitted = ask(&documents, &request).and_then(|admitted| match admitted {
+            Admitted::Introspection(introspection) => introspection.answer().map(Admitted::Answer),
+            other => Ok(other),
+        });
+        match admitted {
             Ok(Admitted::Answer(answer)) => answer,
             other => refused(other),
         }
@@ -243,12 +247,10 @@ fn introspection_is_counted_before_it_is_made() {
         })
         .collect();
     let sdl = format!("{types} type Subscription {{ a: T0 }}");
-    let answer = |query: &str, max_result_bytes: usize| {
-        let documents = Gate::new(schema(&sdl), &Limits { max_result_bytes, ..limits() }, false);
-        admit(&documents, query, "{}", &[]).map(|admitted| match admitted {
-            Admitted::Answer(answer) => answer,
-            other => panic!("{other:?}"),
-        })
+    let documents = documents(&sdl);
+    let answer = |query: &str, max_bytes: usize| match admit(&documents, query, "{}", &[]) {
+        Ok(Admitted::Introspection(introspection)) => introspection.answer_within(max_bytes),
+        other => panic!("{other:?}"),
     };
     let query = "{ __schema { types { kind fields { args { type { kind ofType { kind ofType { kind ofType { kind ofType { kind } } } } } }
         type { kind ofType { kind ofType { kind } } } } } } }";

@@ -40,7 +40,7 @@ impl Connection {
             host: self.host.as_ref(),
         });
         match started {
-            Ok(Started::Live(subscription)) => {
+            Ok(Started::Live(subscription) | Started::Answering(subscription)) => {
                 state.operations.insert(request.id.clone(), subscription);
             }
             Ok(Started::Soon(subscription, settled)) => {

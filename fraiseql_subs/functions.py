@@ -58,7 +58,7 @@ class Runner:
         for each in [each for running in self._running.values() for each in running]:
             if not isinstance(each, Future):
                 each.cancel()
-        self._stepper.close()
+        self._stepper.end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pool.close()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
+
+from .stepping import steps
 
 if TYPE_CHECKING:
     from ._core import Socket
@@ -67,7 +68,7 @@ class Sender:
             while True:
                 suspended = self._take() or socket.turn()
                 while suspended is not None:
-                    await _steps(*suspended, cancelled)
+                    await steps(*suspended, cancelled)
                     cancelled, suspended = None, socket.turn()
                 if socket.has_left:
                     return
@@ -108,28 +109,3 @@ class Sender:
 
     def result(self) -> None:
         """What the task is woken with."""
-
-
-@types.coroutine
-def _steps(steps: Any, waited: Any, cancelled: tuple[Any, ...] | None) -> Generator[Any, Any, None]:
-    """`yield from steps`, but for its first step, which has been taken. `cancelled`: so it was since then."""
-    sent: Any = None
-    error: BaseException | None = None if cancelled is None else asyncio.CancelledError(*cancelled)
-    while True:
-        if error is None:
-            try:
-                sent = yield waited
-            except BaseException as thrown:
-                error = thrown
-        if error is None:
-            step, value = getattr(steps, "send", lambda _: next(steps)), sent
-        elif hasattr(steps, "throw"):
-            step, value, error = steps.throw, error, None
-        else:
-            raise error
-        try:
-            waited = step(value)
-        except StopIteration:
-            return
-        finally:
-            value = None  # an exception that goes out would keep this frame

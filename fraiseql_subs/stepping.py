@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 # Before 3.11 a task runs in a copy of the context that it is given, in which nobody else can run.
 _STEPS_FOR_TASKS = sys.version_info >= (3, 11)
 
+#: After so many seconds without use a parked task is let go of.
+_IDLE = 1.0
+
 _MakeTask: TypeAlias = Callable[[Coroutine[Any, Any, None], contextvars.Context], "asyncio.Task[None]"]
 
 
@@ -46,6 +49,8 @@ class Stepper:
         self._context = context
         self._task = task
         self._parked: _Parked | None = None
+        self._is_used = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def step(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Steps a coroutine once; returns the task in which it goes on, where it has not come to its end."""
@@ -57,7 +62,9 @@ class Stepper:
             except BaseException:
                 coroutine.close()
                 raise
-        parked = self._parked
+            if self._timer is None:
+                self._timer = self._loop.call_later(_IDLE, self._look)
+        parked, self._is_used = self._parked, True
         _enter_task(self._loop, parked.task)
         try:
             waited = parked.context.run(coroutine.send, None)
@@ -74,11 +81,26 @@ class Stepper:
         parked.see_through(coroutine, waited)
         return parked.task
 
+    def _look(self) -> None:
+        """Keeps the parked task for as long as it is used."""
+        self._timer = None
+        if self._is_used:
+            self._is_used = False
+            self._timer = self._loop.call_later(_IDLE, self._look)
+        else:
+            self.close()
+
     def close(self) -> None:
         """Lets go of the task that is parked."""
         parked, self._parked = self._parked, None
         if parked is not None:
             parked.task.cancel()
+
+    def end(self) -> None:
+        """Lets go of everything: nothing is stepped any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.close()
 
 
 class _Parked:
@@ -102,33 +124,41 @@ class _Parked:
         self._woken.set_result(None)
 
     async def _run(self) -> None:
-        error: asyncio.CancelledError | None = None
+        cancelled: tuple[Any, ...] | None = None
         try:
             await self._woken
-        except asyncio.CancelledError as cancelled:
+        except asyncio.CancelledError as error:
             if self._suspended is None:
                 raise
-            error = cancelled
+            cancelled = error.args
         assert self._suspended is not None
         coroutine, waited = self._suspended
         # It is what the coroutine waits for that is cancelled, as with every task.
-        if error is not None and getattr(waited, "_asyncio_future_blocking", False) and waited.cancel():
-            error = None
-        await _steps(coroutine, waited, error)
+        if cancelled is not None and getattr(waited, "_asyncio_future_blocking", False) and waited.cancel():
+            cancelled = None
+        await steps(coroutine, waited, cancelled)
 
 
 @types.coroutine
-def _steps(coroutine: Coroutine[Any, Any, None], waited: Any, error: BaseException | None) -> Generator[Any, Any, None]:
-    """`await coroutine`, but for its first step, which has been taken. `error` is thrown in place of the next one."""
+def steps(taken: Any, waited: Any, cancelled: tuple[Any, ...] | None) -> Generator[Any, Any, None]:
+    """`yield from taken`, but for its first step, which has been taken. `cancelled`: so it was since then."""
+    sent: Any = None
+    error: BaseException | None = None if cancelled is None else asyncio.CancelledError(*cancelled)
     while True:
-        sent = None
         if error is None:
             try:
                 sent = yield waited
             except BaseException as thrown:
                 error = thrown
+        if error is None:
+            step, value = getattr(taken, "send", lambda _: next(taken)), sent
+        elif hasattr(taken, "throw"):
+            step, value, error = taken.throw, error, None
+        else:
+            raise error
         try:
-            waited = coroutine.send(sent) if error is None else coroutine.throw(error)
+            waited = step(value)
         except StopIteration:
             return
-        error = None
+        finally:
+            value = None  # an exception that goes out would keep this frame

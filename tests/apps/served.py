@@ -65,6 +65,8 @@ async def look(path: str, send: Any) -> None:
     metrics = manager.get_metrics()
     state = {name: metrics[name] for name in ("connections", "subscriptions")}
     state["running"] = len(running)
-    state["functions"] = sum("Runner" in str(task.get_coro()) for task in asyncio.all_tasks())
+    state["functions"] = sum(
+        any(name in str(task.get_coro()) for name in ("Runner", "_Parked")) for task in asyncio.all_tasks()
+    )
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": json.dumps(state).encode()})

@@ -143,7 +143,7 @@ class SubscriptionApp:
         socket = self._manager._core.connect(
             send, sender, sender.context, interrupt, self._introspection, authenticates
         )
-        sending = sender.start(socket)
+        sending: asyncio.Task[None] | None = sender.start(socket)
         authenticating: asyncio.Task[None] | None = None
         try:
             await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
@@ -169,6 +169,12 @@ class SubscriptionApp:
             await _close(send, *socket.closing, limits.ping_interval + limits.pong_timeout)
             if not _is_over(receiving):
                 raise
+        except GeneratorExit:  # its loop is never run again, and nothing can be waited for
+            for task in (sending, authenticating):
+                if task is not None:
+                    task.cancel()
+            sending = authenticating = None
+            raise
         finally:
             socket.lost()
             await _ended(sending, authenticating)

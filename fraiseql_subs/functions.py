@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .limits import Limits
 
 logger = logging.getLogger("fraiseql_subs")
+
+#: A function that suspends does so again, mostly, and a step by hand was in vain: this many calls are spared it.
+_STRAIGHT = 7
 
 
 class Runner:
@@ -49,7 +52,10 @@ class Runner:
         self._stepper = Stepper(self._loop, self._context, self.task)
         # By the keys of generators and of calls that are abandoned together.
         self._running: dict[int, dict[_Running, Call | Generation | _Async]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Tasks that nobody waits for any more, until they have ended.
+        self._leaving: set[asyncio.Task[None]] = set()
+        # Functions that have suspended: so many of their next calls get a task at once.
+        self._straight: dict[int, int] = {}
         self._ended = False
         self._pool = Threads(self._threads)
 
@@ -57,9 +63,9 @@ class Runner:
         """Cancels what still runs and waits for its end, but for threads: those end when their functions return."""
         for each in [each for running in self._running.values() for each in running]:
             if not isinstance(each, Future):
-                each.cancel()
-        self._stepper.end()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+                self._cancel(each)
+        self._leave(self._stepper.end())
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         self._pool.close()
 
     def start(self, calls: Sequence[Call]) -> None:
@@ -76,7 +82,19 @@ class Runner:
     def abandon(self, key: int) -> None:
         """Nobody waits any more: tasks are cancelled, generators closed; what waits for a thread is never called."""
         for running in tuple(self._running.get(key, ())):
-            running.cancel()
+            self._cancel(running)
+
+    def _cancel(self, running: _Running) -> None:
+        if isinstance(running, _Async):
+            self._leave(running.tasks())
+        elif isinstance(running, asyncio.Task):
+            self._leave([running])
+        running.cancel()
+
+    def _leave(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     def ended(self, is_needed: bool) -> None:
         """The loop was closed before the manager was left: nothing can run. `is_needed`: something should have."""
@@ -115,14 +133,20 @@ class Runner:
 
     def _begin(self, call: Call) -> None:
         running = _Async(self, call)
+        coroutine, straight = self._call(call, running), self._straight.get(call.function, 0)
+        if straight:
+            self._straight[call.function] = straight - 1
+            running.suspended(self.task(coroutine, self._context.copy()))
+            return
         try:
-            task = self._stepper.step(self._call(call, running))
+            task = self._stepper.step(coroutine)
         except asyncio.CancelledError:
             return  # its own, which is its failure
         except (KeyboardInterrupt, SystemExit) as error:
             self._loop.call_soon(_raise, error)  # as a task would: from the loop, and not from here
             return
         if task is not None:
+            self._straight[call.function] = _STRAIGHT
             running.suspended(task)
 
     async def _call(self, call: Call, running: _Async) -> None:
@@ -155,11 +179,8 @@ class Runner:
         logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
 
     def task(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> asyncio.Task[None]:
-        """A task in this context, which closing waits for."""
-        task = task_in(self._loop, context, coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """A task in this context."""
+        return task_in(self._loop, context, coroutine)
 
     # ---- sync functions ----
 
@@ -255,6 +276,8 @@ class Runner:
 class _Async:
     """An async call that has suspended, or whose result is read in several turns, until everything is delivered."""
 
+    __slots__ = ("_awaiting", "_call", "_context", "_end", "_reading", "_runner", "_task")
+
     def __init__(self, runner: Runner, call: Call) -> None:
         self._runner = runner
         self._call = call
@@ -281,11 +304,14 @@ class _Async:
         self._await()
         self._watch()
 
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What it has to do with."""
+        return [task for task in (self._task, *self._awaiting) if task is not None]
+
     def cancel(self) -> None:
         """Nobody waits for it."""
-        for task in (self._task, *self._awaiting):
-            if task is not None:
-                task.cancel()
+        for task in self.tasks():
+            task.cancel()
         self.done()
 
     def done(self) -> None:

@@ -96,18 +96,21 @@ class Stepper:
         if parked is not None:
             parked.task.cancel()
 
-    def end(self) -> None:
-        """Lets go of everything: nothing is stepped any more."""
+    def end(self) -> list[asyncio.Task[None]]:
+        """Lets go of everything, as nothing is stepped any more; returns the task that is about to end."""
         if self._timer is not None:
             self._timer.cancel()
+        parked = self._parked
         self.close()
+        return [] if parked is None else [parked.task]
 
 
 class _Parked:
     def __init__(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context, task: _MakeTask) -> None:
         self.context = context
         self._suspended: tuple[Coroutine[Any, Any, None], Any] | None = None
-        self._woken: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._woken: asyncio.Future[None] | None = None
         self.task = task(self._run(), context)
         # Where its loop is closed, there is nothing to be said of it.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -121,12 +124,15 @@ class _Parked:
 
     def see_through(self, coroutine: Coroutine[Any, Any, None], waited: Any) -> None:
         self._suspended = coroutine, waited
-        self._woken.set_result(None)
+        if self._woken is not None:
+            self._woken.set_result(None)
 
     async def _run(self) -> None:
         cancelled: tuple[Any, ...] | None = None
         try:
-            await self._woken
+            if self._suspended is None:
+                self._woken = self._loop.create_future()
+                await self._woken
         except asyncio.CancelledError as error:
             if self._suspended is None:
                 raise

@@ -113,8 +113,6 @@ impl<'py> Reader<'_, 'py> {
             ReadType::List(_) => Ok(list(value, room)),
             ReadType::Object(object) => self.object(value, &object.type_name, None),
             ReadType::Abstract(objects) => match self.type_name(value, objects)? {
-                // That is all there is to know: nobody who waits may see more, or wants to; or it is no possible type.
-                Some(name) if fields_of(objects, &name) == 0 => Ok(Found::Value(typed(Value::string(name)))),
                 Some(name) => self.object(value, &name, Some(name.as_str().into())),
                 // The projection says what was expected.
                 None => Ok(Found::Value(typed(Value::Null))),
@@ -156,16 +154,18 @@ impl<'py> Reader<'_, 'py> {
 
     fn object(&self, value: &Bound<'py, PyAny>, expected: &str, type_name: Option<Box<str>>) -> PyResult<Found<Self>> {
         if !(value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() || convert::is_scalar(value)?) {
-            return Ok(Found::Object(type_name));
+            return Ok(Found::Object { type_name, instead: None });
         }
-        Ok(Found::Value(match convert::scalar(value) {
+        let value = match convert::scalar(value) {
             // The projection says what was expected.
             Ok(Some(scalar)) => scalar,
             _ => {
                 let class = value.get_type().qualname()?;
                 failure(format!("Expected value of type '{expected}' but got: an instance of {class}."))
             }
-        }))
+        };
+        // Who may not see its type is told nothing else.
+        Ok(if type_name.is_some() { Found::Object { type_name, instead: Some(value) } } else { Found::Value(value) })
     }
 
     /// What a field gives, before it is read; `None` where it is missing.
@@ -231,11 +231,6 @@ fn close(awaitable: &Bound<'_, PyAny>) -> PyResult<()> {
         awaitable.call_method0("close")?;
     }
     Ok(())
-}
-
-/// How many fields are to be read of one of several types.
-fn fields_of(objects: &[Arc<ReadObject>], name: &str) -> usize {
-    objects.iter().find(|object| *object.type_name == *name).map_or(0, |object| object.fields.len())
 }
 
 /// The items of a list.

@@ -186,25 +186,24 @@ impl Writer {
         error: Option<&Bound<'_, PyBaseException>>,
     ) -> PyResult<()> {
         let error = error.map(|error| error.clone().unbind());
-        self.bridge.push_late(py, Arc::new(Interruption { writer: self.clone(), close, error }))
+        self.bridge.push_late(py, Arc::new(Interruption { writer: Arc::downgrade(self), close, error }))
     }
 }
 
 /// The end of a connection, for the task that receives.
 struct Interruption {
-    writer: Arc<Writer>,
+    /// A loop that is never run again keeps this, and must not keep the connection.
+    writer: Weak<Writer>,
     close: Close,
     error: Option<Py<PyBaseException>>,
 }
 
 impl OnLoop for Interruption {
     fn run(self: Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        if self.writer.has_left.load(SeqCst) {
-            return Ok(());
-        }
+        let Some(writer) = self.writer.upgrade().filter(|writer| !writer.has_left.load(SeqCst)) else { return Ok(()) };
         // There is one close a connection; the transport has no other.
-        let _ = self.writer.closing.set(self.close.clone());
-        let Some((_socket, hands)) = self.writer.hands(py) else { return Ok(()) };
+        let _ = writer.closing.set(self.close.clone());
+        let Some((_socket, hands)) = writer.hands(py) else { return Ok(()) };
         let end = (hands.interrupt.bind(py), self.error.as_ref());
         hands.context.bind(py).call_method1(intern!(py, "run"), end).map(drop)
     }

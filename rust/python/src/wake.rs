@@ -44,11 +44,14 @@ pub(crate) struct Bridge {
     unattended: AtomicUsize,
     /// How often the loop did what was queued.
     turns: AtomicU64,
-    /// The loop's own thread is publishing, and will tell the loop itself.
-    publishing: AtomicBool,
+    /// The loop's own thread is publishing, or does what is queued, and will look itself whether there is more.
+    attending: AtomicBool,
     thread: ThreadId,
     event_loop: Py<PyAny>,
 }
+
+/// What is queued while the queue is worked on, such as the messages that calls make, is done in the same turn of the loop, so many times.
+const PASSES: usize = 2;
 
 /// So much of what can wait is done in one turn of the loop.
 const LATE_WORK: usize = 4;
@@ -69,7 +72,7 @@ impl Bridge {
             signalled: AtomicBool::new(false),
             unattended: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
-            publishing: AtomicBool::new(false),
+            attending: AtomicBool::new(false),
             thread: std::thread::current().id(),
             event_loop: event_loop.clone().unbind(),
         });
@@ -120,7 +123,7 @@ impl Bridge {
             None => return false,
         }
         let was_signalled = self.signalled.swap(true, SeqCst);
-        if !(was_signalled || self.publishing.load(SeqCst) && self.is_mine()) {
+        if !(was_signalled || self.attending.load(SeqCst) && self.is_mine()) {
             self.way.get().inspect(|way| way.wake());
         }
         true
@@ -163,7 +166,7 @@ impl Bridge {
             return Ok(publish());
         }
         let published = {
-            let _publishing = Publishing::begin(&self.publishing);
+            let _publishing = Attending::begin(&self.attending);
             publish()
         };
         if self.signalled.load(SeqCst) {
@@ -210,27 +213,35 @@ impl Bridge {
     fn drain(&self, py: Python<'_>) {
         self.way.get().inspect(|way| way.woken());
         self.turns.fetch_add(1, SeqCst);
-        self.signalled.store(false, SeqCst);
-        let queue = self.queue.lock().as_mut().map(std::mem::take);
-        for work in queue.into_iter().flatten() {
-            if let Err(error) = work.run(py) {
-                error.write_unraisable(py, None);
+        for _ in 0..PASSES {
+            self.signalled.store(false, SeqCst);
+            let _looks_again = Attending::begin(&self.attending);
+            let queue = self.queue.lock().as_mut().map(std::mem::take);
+            for work in queue.into_iter().flatten() {
+                if let Err(error) = work.run(py) {
+                    error.write_unraisable(py, None);
+                }
+            }
+            if !self.signalled.load(SeqCst) {
+                return;
             }
         }
+        // Whatever else the loop has to do comes first.
+        self.way.get().inspect(|way| way.wake());
     }
 }
 
 /// Holds a flag up, and takes it down however the work under it ends.
-struct Publishing<'a>(&'a AtomicBool);
+struct Attending<'a>(&'a AtomicBool);
 
-impl<'a> Publishing<'a> {
-    fn begin(flag: &'a AtomicBool) -> Publishing<'a> {
+impl<'a> Attending<'a> {
+    fn begin(flag: &'a AtomicBool) -> Attending<'a> {
         flag.store(true, SeqCst);
-        Publishing(flag)
+        Attending(flag)
     }
 }
 
-impl Drop for Publishing<'_> {
+impl Drop for Attending<'_> {
     fn drop(&mut self) {
         self.0.store(false, SeqCst);
     }

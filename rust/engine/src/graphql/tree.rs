@@ -54,8 +54,13 @@ pub enum Found<H: Host + ?Sized> {
         /// Whether it gives the same items again when it is read once more.
         again: bool,
     },
-    /// An object; with its type's name, where its type may be one of several.
-    Object(Option<Box<str>>),
+    /// An object.
+    Object {
+        /// Its type's name, where its type may be one of several.
+        type_name: Option<Box<str>>,
+        /// What it is to those who select more of it than its type, where it is no object at all.
+        instead: Option<Value>,
+    },
     /// Its value comes later.
     Awaitable,
     /// It is larger than the room that there was.
@@ -129,6 +134,7 @@ enum Node<O, I> {
     Object {
         object: O,
         type_name: Option<Box<str>>,
+        instead: Option<Value>,
         /// By slot.
         members: IndexMap<Box<str>, Node<O, I>, RandomState>,
     },
@@ -258,7 +264,9 @@ impl<H: Host, M: Manners> Reader<'_, H, M> {
                 Found::Items { items, again } => {
                     (Node::List { again: again.then_some(object), items: Vec::new(), rest: Some(items) }, None)
                 }
-                Found::Object(type_name) => (Node::Object { object, type_name, members: IndexMap::default() }, None),
+                Found::Object { type_name, instead } => {
+                    (Node::Object { object, type_name, instead, members: IndexMap::default() }, None)
+                }
                 Found::Awaitable => match self.manners.late() {
                     Some(late) => {
                         self.host.discard(object);
@@ -294,8 +302,11 @@ impl<H: Host, M: Manners> Reader<'_, H, M> {
                 },
                 _ => Ok(()),
             },
-            Node::Object { object, type_name, members } => match ty.object(type_name.as_deref()) {
-                Some(of) => self.object(object, of, members),
+            Node::Object { object, type_name, instead, members } => match ty.object(type_name.as_deref()) {
+                Some(of) => match instead.as_ref().filter(|_| !of.fields.is_empty()) {
+                    Some(value) => Ok(self.left.pay(value)?),
+                    None => self.object(object, of, members),
+                },
                 // It is no possible type, or nothing of it may be read: the projection says so.
                 None => Ok(()),
             },
@@ -396,9 +407,12 @@ impl<O, I> Node<O, I> {
                 ReadType::List(item) => Value::List(items.iter_mut().map(|each| each.value(item, last)).collect()),
                 _ => Value::Null,
             },
-            Node::Object { type_name, members, .. } => {
+            Node::Object { type_name, instead, members, .. } => {
                 let of = ty.object(type_name.as_deref());
                 let fields = of.map_or(&[][..], |of| &of.fields);
+                if let Some(value) = instead.as_ref().filter(|_| !fields.is_empty()) {
+                    return value.clone();
+                }
                 let mut object = Object::with_capacity_and_hasher(fields.len() + 1, RandomState::default());
                 if let Some(name) = type_name {
                     object.insert("__typename".into(), Value::string(&**name));

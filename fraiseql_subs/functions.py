@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import logging
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .limits import Limits
 
 logger = logging.getLogger("fraiseql_subs")
+
+#: Seconds between two slices of reading: as long as a slice takes.
+_PAUSE = 0.002
 
 #: A function that suspends does so again, mostly, and a step by hand was in vain: this many calls are spared it.
 _STRAIGHT = 7
@@ -54,6 +58,8 @@ class Runner:
         self._running: dict[int, dict[_Running, Call | Generation | _Async]] = {}
         # Tasks that nobody waits for any more, until they have ended.
         self._leaving: set[asyncio.Task[None]] = set()
+        # What goes on with results that take long to read, in turn.
+        self._reading: deque[Callable[[], object]] = deque()
         # Functions that have suspended: so many of their next calls get a task at once.
         self._straight: dict[int, int] = {}
         self._ended = False
@@ -178,6 +184,22 @@ class Runner:
         """Logs that a call has timed out."""
         logger.warning("%s timed out and is cancelled", self._functions[call.function].name)
 
+    def later(self, read: Callable[[], object]) -> None:
+        """Has a result read further when it is its turn: one slice at a time, and the loop is free between them."""
+        self._reading.append(read)
+        if len(self._reading) == 1:
+            self._loop.call_later(_PAUSE, self._read_next)
+
+    def _read_next(self) -> None:
+        read = self._reading[0]
+        try:
+            read()
+        finally:
+            # Taken out last: until then nobody else asks the loop to come back.
+            self._reading.popleft()
+            if self._reading:
+                self._loop.call_later(_PAUSE, self._read_next)
+
     def task(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> asyncio.Task[None]:
         """A task in this context."""
         return task_in(self._loop, context, coroutine)
@@ -263,6 +285,8 @@ class Runner:
         try:
             while True:
                 awaiting |= _await(self, reading, contextvars.copy_context(), woken.set)
+                if reading.has_more:
+                    self.later(woken.set)
                 await woken.wait()
                 woken.clear()
                 if reading.read():
@@ -354,7 +378,10 @@ class _Async:
 
     def _await(self) -> None:
         assert self._reading is not None
-        self._awaiting |= _await(self._runner, self._reading, self._context, partial(self._context.run, self._read))
+        read = partial(self._context.run, self._read)
+        self._awaiting |= _await(self._runner, self._reading, self._context, read)
+        if self._reading.has_more:
+            self._runner.later(read)
 
     def _read(self) -> None:
         assert self._reading is not None

@@ -333,6 +333,10 @@ class Reading:
     def read(self) -> bool:
         """Reads on; returns whether it is done: everything is delivered."""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more to be read at once."""
+
     def awaitables(self) -> list[tuple[int, Awaitable[Any]]]:
         """Those that were found since the last time, with their numbers. What they give goes to `supply`."""
 

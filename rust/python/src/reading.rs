@@ -3,6 +3,7 @@
 //! It is read on the loop in slices, each in a turn of its own, or in the function's thread, which lets go of the interpreter between them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use fraiseql_subs_engine::delivery::{Parts, Reading as EngineReading, Resume, Returned};
 use fraiseql_subs_engine::event::Event;
@@ -18,6 +19,11 @@ use crate::functions::{Functions, Origin, masked, too_late};
 use crate::read::{Awaitables, Reader};
 use crate::runtime::Tokio;
 use crate::wake::{Bridge, OnLoop};
+
+/// So many slices are read in a thread before others may take the interpreter,
+const SLICES: usize = 5;
+/// for so long.
+const LENT: Duration = Duration::from_micros(500);
 
 /// A result that is being read on the loop.
 #[pyclass(frozen, module = "fraiseql_subs._core")]
@@ -48,16 +54,6 @@ struct State {
     awaitables: Awaitables,
 }
 
-/// How far a result has been read.
-#[derive(PartialEq)]
-enum Progress {
-    Done,
-    /// Something has to come first: an outcome, or a place to wait at.
-    Waits,
-    /// There is more to be read at once.
-    More,
-}
-
 impl InProgress {
     pub(crate) fn new(called: Called) -> Arc<InProgress> {
         let (state, resumed, go_on) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -78,7 +74,7 @@ impl InProgress {
     ) -> PyResult<Option<Reading>> {
         let Some(reading) = EngineReading::new(result.clone().unbind(), returned) else { return Ok(None) };
         *self.state.lock() = Some(State { reading, awaitables: Awaitables::default() });
-        let is_done = self.read(py)? == Progress::Done;
+        let is_done = self.read(py);
         Ok((!is_done).then(|| Reading(self)))
     }
 
@@ -92,10 +88,18 @@ impl InProgress {
     ) {
         let Some(mut reading) = EngineReading::new(result.clone().unbind(), returned) else { return };
         begin(reading.parts());
-        while reading.read(&mut self.host(py, None), &self.reader()) {
-            py.detach(std::thread::yield_now);
+        // To have the interpreter again may take its time: it is lent after some slices, not after each.
+        for slice in 1.. {
+            if !reading.read(&mut self.host(py, None), &self.reader()) {
+                break;
+            }
+            if slice % SLICES == 0 {
+                lend(py);
+            }
         }
-        py.detach(|| drop(reading));
+        while reading.dismantle() {
+            lend(py);
+        }
     }
 
     fn host<'a, 'py>(&'a self, py: Python<'py>, awaitables: Option<&'a mut Awaitables>) -> Reader<'a, 'py> {
@@ -103,12 +107,12 @@ impl InProgress {
         Reader { py, functions, origin: Origin { field, event: event.as_deref() }, awaitables }
     }
 
-    /// Reads for a slice of time; where there is more it goes on in the loop's next turn.
-    fn read(self: &Arc<Self>, py: Python<'_>) -> PyResult<Progress> {
+    /// Reads for a slice of time. Returns whether it is done: everything is delivered.
+    fn read(&self, py: Python<'_>) -> bool {
         let taken = self.state.lock().take();
         // Without it, it is done, or being read further up.
-        let Some(mut state) = taken else { return Ok(Progress::Done) };
-        let progress = loop {
+        let Some(mut state) = taken else { return true };
+        loop {
             for at in std::mem::take(&mut *self.resumed.lock()) {
                 state.reading.resume(at);
             }
@@ -116,21 +120,29 @@ impl InProgress {
             let more = reading.read(&mut self.host(py, Some(awaitables)), &self.reader());
             if state.reading.is_done() {
                 if state.reading.is_large() {
-                    Tokio::spawn_blocking(|| drop(state));
+                    Tokio::spawn_blocking(|| dismantle(state));
                 }
-                break Progress::Done;
+                return true;
             }
             // Whoever notes a part from now on finds the state, and wakes the loop for it.
             let resumed = self.resumed.lock();
             if more || resumed.is_empty() {
                 *self.state.lock() = Some(state);
-                break if more { Progress::More } else { Progress::Waits };
+                return false;
             }
-        };
-        if progress == Progress::More {
-            self.called.home.push_late(py, self.clone())?;
         }
-        Ok(progress)
+    }
+}
+
+/// Lets others have the interpreter, for long enough: who waits for it has to wake up before it is taken again.
+fn lend(py: Python<'_>) {
+    py.detach(|| std::thread::sleep(LENT));
+}
+
+/// Lets go of a large result, a little at a time, so that the loop can have the interpreter between.
+fn dismantle(mut state: State) {
+    while Python::try_attach(|_| state.reading.dismantle()).unwrap_or(false) {
+        std::thread::sleep(LENT);
     }
 }
 
@@ -160,8 +172,14 @@ impl Reading {
     }
 
     /// Reads on. Returns whether it is done: everything is delivered.
-    fn read(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.0.read(py)? == Progress::Done)
+    fn read(&self, py: Python<'_>) -> bool {
+        self.0.read(py)
+    }
+
+    /// Whether there is more to be read at once.
+    #[getter]
+    fn has_more(&self) -> bool {
+        self.0.state.lock().as_ref().is_some_and(|state| state.reading.has_more())
     }
 
     /// Nobody waits for it any more, or it is done.

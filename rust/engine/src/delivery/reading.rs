@@ -1,6 +1,7 @@
 //! Reading what a function gave, for those who wait for it: plan by plan, each on its own account, and each goes out when it is complete.
 //!
-//! Every plan has a first slice of time; those that need more follow one by one. So who selects little does not wait for who selects much.
+//! Every plan has a short slice of time, then a longer one; those that need more follow one by one. So who selects little does not wait for who
+//! selects much.
 //! What a plan selects may have to be awaited; then it takes a place among the calls of the process ([`super::turns`]), or waits for one.
 
 use std::collections::VecDeque;
@@ -23,6 +24,8 @@ use crate::value::Value;
 
 /// For so long a result is read before something else has its turn.
 const SLICE: Duration = Duration::from_millis(2);
+/// For so long a plan is read at first, then, and from then on.
+const SLICES: [Duration; 3] = [Duration::from_micros(250), SLICE, SLICE];
 
 /// A tree of more nodes than these takes its time to be let go of.
 const LARGE: usize = 4_096;
@@ -185,10 +188,8 @@ pub struct Reading<O, I> {
     tree: Tree<O, I>,
     parts: Arc<Parts>,
     jobs: Vec<Option<Job>>,
-    /// Those who have not had a slice,
-    fresh: VecDeque<usize>,
-    /// and those who need more than one.
-    slow: VecDeque<usize>,
+    /// Those who may be read, by how many slices they have had.
+    ready: [VecDeque<usize>; 3],
     /// By the number of an awaitable: who waits for it. `None`: its outcome is known.
     waiters: Vec<Option<Vec<usize>>>,
     unfinished: usize,
@@ -199,6 +200,8 @@ pub struct Reading<O, I> {
 struct Job {
     plan: Arc<Plan>,
     walk: Walk,
+    /// How many slices it has had.
+    slices: usize,
     /// How many awaitables are missing.
     missing: usize,
 }
@@ -209,12 +212,11 @@ impl<O: Send, I: Send> Reading<O, I> {
         let Returned { parts, ready } = returned;
         let limits = &parts.first()?.shared.limits;
         let room = Budget { nodes: limits.max_result_nodes, bytes: limits.max_result_bytes };
-        let job = |part: &Part| Some(Job { plan: part.plan.clone(), walk: Walk::default(), missing: 0 });
+        let job = |part: &Part| Some(Job { plan: part.plan.clone(), walk: Walk::default(), slices: 0, missing: 0 });
         Some(Reading {
             tree: Tree::new(result),
             jobs: parts.iter().map(job).collect(),
-            fresh: ready.into(),
-            slow: VecDeque::new(),
+            ready: [ready.into(), VecDeque::new(), VecDeque::new()],
             waiters: Vec::new(),
             unfinished: parts.len(),
             late: None,
@@ -234,7 +236,7 @@ impl<O: Send, I: Send> Reading<O, I> {
         H: Host<Object = O, Items = I>,
     {
         let slice = Slice::of(SLICE);
-        while let Some((at, is_fresh)) = self.next() {
+        while let Some(at) = self.ready.iter_mut().find_map(VecDeque::pop_front) {
             let Some(mut job) = self.jobs[at].take() else { continue };
             if self.parts.0.lock()[at].is_none() {
                 // It is not waited for any more.
@@ -242,7 +244,7 @@ impl<O: Send, I: Send> Reading<O, I> {
                 continue;
             }
             let late = self.late.clone();
-            let mut manners = Asked { parts: &self.parts, reader, at, slice: Slice::of(SLICE), late };
+            let mut manners = Asked { parts: &self.parts, reader, at, slice: Slice::of(SLICES[job.slices]), late };
             match self.tree.read(&job.plan.reads.ty, self.room, &mut job.walk, host, &mut manners) {
                 Ok(()) if job.walk.awaits.is_empty() => {
                     self.unfinished -= 1;
@@ -264,12 +266,16 @@ impl<O: Send, I: Send> Reading<O, I> {
                 // It comes back when it has a place.
                 Err(Stop::MayNotWait) => self.jobs[at] = Some(job),
                 Err(Stop::Paused) => {
-                    self.jobs[at] = Some(job);
-                    if !is_fresh {
-                        self.slow.push_front(at);
+                    let is_last = job.slices + 1 == SLICES.len();
+                    if is_last {
+                        // It comes to its end before the next one has more.
+                        self.ready[job.slices].push_front(at);
+                        self.jobs[at] = Some(job);
                         return true;
                     }
-                    self.slow.push_back(at);
+                    job.slices += 1;
+                    self.ready[job.slices].push_back(at);
+                    self.jobs[at] = Some(job);
                 }
             }
             if self.unfinished > 0 && self.tree.shrink(self.room.nodes) {
@@ -279,12 +285,12 @@ impl<O: Send, I: Send> Reading<O, I> {
                 break;
             }
         }
-        !(self.fresh.is_empty() && self.slow.is_empty())
+        self.has_more()
     }
 
-    fn next(&mut self) -> Option<(usize, bool)> {
-        let fresh = self.fresh.pop_front().map(|at| (at, true));
-        fresh.or_else(|| self.slow.pop_front().map(|at| (at, false)))
+    /// Whether there is something to be read at once.
+    pub fn has_more(&self) -> bool {
+        self.ready.iter().any(|ready| !ready.is_empty())
     }
 
     /// Notes who waits for awaitables; returns for how many.
@@ -298,7 +304,7 @@ impl<O: Send, I: Send> Reading<O, I> {
         }
         if missing == 0 {
             // They came while it was reading on.
-            self.fresh.push_back(at);
+            self.ready[0].push_back(at);
         }
         missing
     }
@@ -312,7 +318,7 @@ impl<O: Send, I: Send> Reading<O, I> {
 
     /// The part at this position may go on.
     pub fn resume(&mut self, at: usize) {
-        self.fresh.push_back(at);
+        self.ready[0].push_back(at);
     }
 
     /// What an awaitable gave.
@@ -323,7 +329,7 @@ impl<O: Send, I: Send> Reading<O, I> {
             if let Some(job) = &mut self.jobs[at] {
                 job.missing = job.missing.saturating_sub(1);
                 if job.missing == 0 {
-                    self.fresh.push_back(at);
+                    self.ready[0].push_back(at);
                 }
             }
         }
@@ -337,13 +343,17 @@ impl<O: Send, I: Send> Reading<O, I> {
                 self.tree.supply(number, Err(Value::Failed(error.clone())));
             }
         }
-        self.slow.clear();
-        self.fresh = (0..self.jobs.len()).collect();
+        self.ready = [(0..self.jobs.len()).collect(), VecDeque::new(), VecDeque::new()];
     }
 
     /// Whether so much has been read that letting go of it takes its time.
     pub fn is_large(&self) -> bool {
         self.tree.size() > LARGE
+    }
+
+    /// Lets go of some of it, when it is done. Returns whether there is more.
+    pub fn dismantle(&mut self) -> bool {
+        self.tree.dismantle(LARGE / 4)
     }
 
     /// Whether every part is delivered.

@@ -222,6 +222,26 @@ impl<O, I> Tree<O, I> {
         self.root.value(ty, last)
     }
 
+    /// Lets go of some nodes of a tree that is not read any more. Returns whether there are others.
+    pub fn dismantle(&mut self, nodes: usize) -> bool {
+        let root = std::mem::replace(&mut self.root, Node::Value(Value::Null));
+        let mut left = match root {
+            Node::List { items, again: None, rest: None } => items,
+            root => vec![root],
+        };
+        for _ in 0..nodes {
+            match left.pop() {
+                None => return false,
+                Some(Node::List { mut items, .. }) => left.append(&mut items),
+                Some(Node::Object { members, .. }) => left.extend(members.into_values()),
+                Some(Node::Awaited(_, Some(outcome))) => left.push(*outcome),
+                Some(Node::Value(_) | Node::Unread(_) | Node::Awaited(_, None)) => {}
+            }
+        }
+        self.root = Node::List { items: left, again: None, rest: None };
+        true
+    }
+
     /// Roughly how many nodes it has.
     pub fn size(&self) -> usize {
         self.nodes

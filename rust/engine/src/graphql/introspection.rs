@@ -84,6 +84,7 @@ pub(crate) fn answer(
     max_bytes: usize,
 ) -> Result<String, Rejection> {
     let fault = |error: RequestError| located(document, &error);
+    introspection::check_max_depth(document, operation).map_err(fault)?;
     let internal = |error: serde_json::Error| Rejection::request(code::INTERNAL_SERVER_ERROR, error.to_string());
     let mut count = Count { schema, document, variables, left: max_bytes / SMALLEST_FIELD };
     let answer = count.selections(Place::Query, &operation.selection_set).map(|()| {

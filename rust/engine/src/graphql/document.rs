@@ -37,6 +37,8 @@ pub(crate) struct Document {
     pub(crate) executable: Valid<ExecutableDocument>,
     /// The variables that each operation uses below its root fields or in a directive, by operation name.
     pub(crate) inner_variables: HashMap<Option<Name>, Vec<Name>>,
+    /// Whether a field of it may be `__schema` or `__type`.
+    pub(crate) may_introspect: bool,
     /// About the memory it takes, in bytes.
     pub(crate) weight: usize,
 }
@@ -81,7 +83,8 @@ impl Document {
             let used = Usage::check(schema, &executable, operation)?;
             inner_variables.insert(operation.name.clone(), used);
         }
-        Ok(Document { executable, inner_variables, weight: text.len() * 2 + tokens * 200 })
+        let may_introspect = text.replace("__typename", "").contains("__");
+        Ok(Document { executable, inner_variables, may_introspect, weight: text.len() * 2 + tokens * 200 })
     }
 }
 

@@ -156,6 +156,7 @@ impl Documents {
         }
         let introspection = |field: &&Node<executable::Field>| matches!(field.name.as_str(), "__schema" | "__type");
         if !request.introspection
+            && known.document.may_introspect
             && let Some(field) = operation.all_fields(document).find(introspection)
         {
             return Err(switched_off(document, field));

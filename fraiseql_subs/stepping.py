@@ -110,8 +110,10 @@ class _Parked:
         self.context = context
         self._suspended: tuple[Coroutine[Any, Any, None], Any] | None = None
         self._loop = loop
+        self._make = task
         self._woken: asyncio.Future[None] | None = None
         self.task = task(self._run(), context)
+        self.task.add_done_callback(self._ended)
         # Where its loop is closed, there is nothing to be said of it.
         self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -137,12 +139,20 @@ class _Parked:
             if self._suspended is None:
                 raise
             cancelled = error.args
+        await self._go_on(cancelled)
+
+    async def _go_on(self, cancelled: tuple[Any, ...] | None) -> None:
         assert self._suspended is not None
-        coroutine, waited = self._suspended
+        (coroutine, waited), self._suspended = self._suspended, None
         # It is what the coroutine waits for that is cancelled, as with every task.
         if cancelled is not None and getattr(waited, "_asyncio_future_blocking", False) and waited.cancel():
             cancelled = None
         await steps(coroutine, waited, cancelled)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        if self._suspended is not None:
+            # Cancelled before its first step, of which a task takes none then: the coroutine hears of it in another.
+            self._make(self._go_on(()), self.context)
 
 
 @types.coroutine

@@ -587,6 +587,28 @@ async def test_a_deadline_round_the_first_step_ends_what_it_wraps():
         assert [(await one(stream))["data"]["read"]["id"] for _ in range(3)] == ["0", "1", "2"]
 
 
+async def test_a_call_that_is_given_up_in_its_first_step_is_cancelled():
+    """Its task has not had a step of its own then."""
+    ended: list[str] = []
+
+    async def read(event: Event) -> Any:
+        await stream.aclose()
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            await asyncio.sleep(0)
+            ended.append("cleaned up")
+            raise
+
+    manager = reading(read)
+    async with manager:
+        stream = manager.subscribe(selecting("id"))
+        await stream.__aenter__()
+        await manager.publish_event("x", "c", {})
+        await until(lambda: ended == ["cancelled", "cleaned up"])
+
+
 async def test_who_leaves_while_a_result_is_read_leaves_nothing_behind():
     cancelled = 0
 

@@ -8,15 +8,12 @@ import pytest
 
 from benchmarks.neighbours import run
 
-from .servers import SERVERS
-
 pytestmark = pytest.mark.timeout(240)
 
 #: What every limit allows one account to make a process keep, and what the allocator holds beside it.
 ROOM_MIB = 64 + 64
 #: A machine that is busy with something else must not upset it: the least of so many runs counts.
 TIMES = 3
-BUSES = ["memory", *(["redis"] if "redis" in SERVERS else [])]
 KINDS = ["pings", "resumes", "functions", "lists", "introspection", "documents", "results", "stopped"]
 
 
@@ -48,6 +45,6 @@ async def test_one_kind_of_bad_neighbour_costs_little(kind):
     await little("memory", [kind])
 
 
-@pytest.mark.parametrize("bus", BUSES)
-async def test_all_kinds_at_once_cost_little(bus):
-    await little(bus)
+async def test_all_kinds_at_once_cost_little():
+    """On a memory bus. On Redis a build that is not optimised takes longer; `just neighbours` measures it."""
+    await little("memory")

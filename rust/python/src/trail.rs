@@ -181,7 +181,8 @@ impl OnLoop for Entry {
         let written = match host.as_ref().and_then(|host| host.downcast_ref::<Py<PyAny>>()) {
             Some(context) => {
                 let record = (write, *event, &**reason, viewer.0, viewer.1, viewer.2, *suppressed);
-                context.bind(py).call_method1("run", record)
+                // In a copy: the connection's loop may run in another thread, and be in it.
+                context.bind(py).call_method0("copy")?.call_method1("run", record)
             }
             None => write.call1((*event, &**reason, viewer.0, viewer.1, viewer.2, *suppressed)),
         };

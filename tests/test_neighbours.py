@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(240)
 #: What every limit allows one account to make a process keep, and what the allocator holds beside it.
 ROOM_MIB = 64 + 64
 #: A machine that is busy with something else must not upset it: the least of so many runs counts.
-TIMES = 3
+TIMES = 6
 KINDS = ["pings", "resumes", "functions", "lists", "introspection", "documents", "results", "stopped"]
 
 
